@@ -1,0 +1,2 @@
+//! The binary `k2`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Kimi K2 forward pass.

@@ -1,0 +1,1 @@
+//! MuonClip training of K2-architecture models.

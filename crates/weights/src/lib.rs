@@ -1,0 +1,1 @@
+//! A Kimi K2 checkpoint on disk becomes typed tensors without copying.
