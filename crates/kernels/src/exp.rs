@@ -1,0 +1,72 @@
+//! The exponential function, the same bits on every machine, and what is built from it.
+//!
+//! Range reduction to `[-ln2/2, ln2/2]` and a polynomial, after Cephes `expf`; below one unit in the
+//! last place of error. The C library's own differs between systems, and does not vectorise.
+
+use crate::isa::{isa, per_isa};
+
+/// e to the power of `x`, `x` clamped to where the result is a normal f32.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    /// 1.5 x 2^23: adding it rounds to a whole number, which then sits in the low mantissa bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    // ln 2 in two parts, the first with few enough bits for n times it to be exact.
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
+    let mut p = 1.987_569_1e-4_f32;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p.mul_add(r, c);
+    }
+    let fraction = p.mul_add(r * r, r) + 1.0;
+    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// SwiGLU's gate: `gate = silu(gate) * up`, `silu(x) = x sigmoid(x)`.
+pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up have one shape");
+    silu_mul_isa(isa(), gate, up);
+}
+
+per_isa! {
+    fn silu_mul_isa(gate: &mut [f32], up: &[f32]) = silu_mul_body
+}
+
+#[inline(always)]
+fn silu_mul_body(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate * sigmoid(*gate) * up;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_of_f64() {
+        let mut worst = 0f64;
+        for i in -870_000..=880_000 {
+            let x = i as f32 / 10_000.0;
+            let want = (x as f64).exp();
+            worst = worst.max((exp(x) as f64 - want).abs() / want);
+        }
+        assert!(worst < 1.2e-7, "{worst}");
+        assert_eq!((exp(0.0), exp(-1000.0)), (1.0, exp(-87.0)));
+    }
+
+    #[test]
+    fn sigmoid_reaches_its_limits() {
+        for (x, want) in [(0.0, 0.5), (100.0, 1.0)] {
+            assert_eq!(sigmoid(x), want);
+        }
+        assert!(sigmoid(-100.0) < 1e-37);
+    }
+}

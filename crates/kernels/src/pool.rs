@@ -1,0 +1,253 @@
+//! A pool of threads for fork-join loops.
+//!
+//! [`Pool::run`] hands out task numbers until none is left; the caller works too. A forward pass has
+//! hundreds of such loops per token, so workers spin briefly before they park, and a loop never waits
+//! for a worker that has not begun: one that the operating system has put aside costs nothing.
+//! Which thread runs a task never matters to its result.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// How often a waiting thread looks before it parks or yields; some tens of microseconds.
+const SPINS: usize = 2000;
+
+/// Set in `state` while tasks of the current loop may be begun. The low half counts workers inside.
+const OPEN: u64 = 1 << 32;
+
+/// One more loop has been opened.
+const EPOCH: u64 = 1 << 33;
+
+/// A fixed set of threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    running: Mutex<()>,
+}
+
+struct Shared {
+    /// Epoch, [`OPEN`] and the number of workers inside the current loop.
+    state: AtomicU64,
+    /// The current loop; only read by a thread that is counted inside it.
+    job: AtomicPtr<Job<'static>>,
+    parked: Vec<AtomicBool>,
+    stop: AtomicBool,
+}
+
+struct Job<'a> {
+    body: &'a (dyn Fn(usize) + Sync),
+    tasks: usize,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+thread_local! {
+    /// Whether this thread is inside a task; a loop begun there runs on this thread alone.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller of [`Pool::run`] being one of them.
+    pub fn new(threads: usize) -> Pool {
+        let workers = threads.max(1) - 1;
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            job: AtomicPtr::new(std::ptr::null_mut()),
+            parked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            stop: AtomicBool::new(false),
+        });
+        let spawn = |index| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.work(index))
+        };
+        Pool { workers: (0..workers).map(spawn).collect(), shared, running: Mutex::new(()) }
+    }
+
+    /// A pool with one thread for each processor.
+    pub fn for_this_machine() -> Pool {
+        Pool::new(thread::available_parallelism().map_or(1, |n| n.get()))
+    }
+
+    /// How many threads share the work.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `body(0)` to `body(tasks - 1)`, each once, on all threads; returns when all are done.
+    /// A panic in a task is raised again here once no task is running.
+    pub fn run(&self, tasks: usize, body: impl Fn(usize) + Sync) {
+        if tasks <= 1 || self.workers.is_empty() || INSIDE.get() {
+            return (0..tasks).for_each(body);
+        }
+        let _one_at_a_time = lock(&self.running);
+        let job = Job { body: &body, tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        self.open(&job);
+        job.work();
+        self.close();
+        if let Some(payload) = lock(&job.panic).take() {
+            resume_unwind(payload);
+        }
+    }
+
+    fn open(&self, job: &Job<'_>) {
+        self.shared.job.store(std::ptr::from_ref(job).cast_mut().cast(), SeqCst);
+        self.shared.state.fetch_add(EPOCH | OPEN, SeqCst);
+        for (parked, worker) in self.shared.parked.iter().zip(&self.workers) {
+            if parked.swap(false, SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+    }
+
+    /// Lets no further worker in and waits for those inside.
+    fn close(&self) {
+        let mut waited = 0;
+        self.shared.state.fetch_and(!OPEN, SeqCst);
+        while self.shared.state.load(SeqCst) & (OPEN - 1) != 0 {
+            waited += 1;
+            if waited < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker's panics were handed to the caller of `run`; there is nothing left to report.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, index: usize) {
+        let mut seen = 0;
+        while !self.stop.load(SeqCst) {
+            let state = self.state.load(SeqCst);
+            if state & OPEN == 0 || state / EPOCH == seen {
+                self.wait(index, seen);
+            } else if self.state.compare_exchange(state, state + 1, SeqCst, SeqCst).is_ok() {
+                seen = state / EPOCH;
+                // SAFETY: counted inside an open loop, whose caller keeps the job alive until the
+                // count is back at zero (`close`); the pointer was stored before the loop opened.
+                unsafe { &*self.job.load(SeqCst) }.work();
+                self.state.fetch_sub(1, SeqCst);
+            }
+        }
+    }
+
+    /// Returns soon after a loop other than `seen` has opened; spins first, then parks.
+    fn wait(&self, index: usize, seen: u64) {
+        let idle = || {
+            let state = self.state.load(SeqCst);
+            (state & OPEN == 0 || state / EPOCH == seen) && !self.stop.load(SeqCst)
+        };
+        for _ in 0..SPINS {
+            if !idle() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        self.parked[index].store(true, SeqCst);
+        while idle() && self.parked[index].load(SeqCst) {
+            thread::park();
+        }
+        self.parked[index].store(false, SeqCst);
+    }
+}
+
+impl Job<'_> {
+    fn work(&self) {
+        INSIDE.set(true);
+        loop {
+            let task = self.next.fetch_add(1, SeqCst);
+            if task >= self.tasks {
+                break;
+            }
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
+                lock(&self.panic).get_or_insert(payload);
+                self.next.store(self.tasks, SeqCst);
+            }
+        }
+        INSIDE.set(false);
+    }
+}
+
+/// Locks; a poisoned lock guards nothing that a panic could leave half done here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A slice whose elements several tasks write, each its own.
+pub(crate) struct Disjoint<T> {
+    start: *mut T,
+    len: usize,
+}
+
+// SAFETY: all access goes through `slice`, whose caller promises that ranges do not overlap.
+unsafe impl<T: Send> Sync for Disjoint<T> {}
+
+impl<T> Disjoint<T> {
+    pub(crate) fn new(slice: &mut [T]) -> Disjoint<T> {
+        Disjoint { start: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    /// The `len` elements from `first` on.
+    ///
+    /// # Safety
+    /// No two calls whose results are alive at the same time may overlap, and the slice that this
+    /// was made from must outlive the result.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice(&self, first: usize, len: usize) -> &mut [T] {
+        assert!(first <= self.len && len <= self.len - first, "{first}+{len} of {}", self.len);
+        // SAFETY: inside the slice by the assertion, unshared by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_task_runs_once_whatever_the_threads() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for tasks in [0, 1, 2, 7, 1000] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, |task| {
+                    counts[task].fetch_add(1, SeqCst);
+                });
+                assert!(counts.iter().all(|n| n.load(SeqCst) == 1), "{threads} threads, {tasks} tasks");
+            }
+        }
+    }
+
+    #[test]
+    fn a_loop_inside_a_task_runs_on_its_thread() {
+        let (pool, count) = (Pool::new(3), AtomicUsize::new(0));
+        pool.run(4, |_| {
+            pool.run(5, |_| {
+                count.fetch_add(1, SeqCst);
+            })
+        });
+        assert_eq!(count.load(SeqCst), 20);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(2);
+        let panicked = catch_unwind(AssertUnwindSafe(|| pool.run(50, |task| assert_ne!(task, 17))));
+        assert!(panicked.is_err());
+        let count = AtomicUsize::new(0);
+        pool.run(50, |_| {
+            count.fetch_add(1, SeqCst);
+        });
+        assert_eq!(count.load(SeqCst), 50);
+    }
+}
