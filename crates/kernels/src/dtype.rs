@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn e8m0_is_a_power_of_two() {
-        for (bits, want) in [(127, 1.0), (128, 2.0), (126, 0.5), (0, 2f32.powi(-127)), (254, 2f32.powi(127))] {
+        for (bits, want) in [(127, 1.0), (128, 2.0), (126, 0.5), (0, 2f32.powi(-127)), (254, 2f32.powi(127))]
+        {
             assert_eq!(e8m0_to_f32(bits), want);
         }
         assert!(e8m0_to_f32(255).is_nan());

@@ -201,9 +201,7 @@ impl Matrix {
             Storage::Fp8 { weight, scale_inv, first_row } => {
                 let scale_row = (first_row + row) / FP8_BLOCK * self.cols.div_ceil(FP8_BLOCK);
                 let codes = &weight[start..start + len];
-                for (i, (out, codes)) in
-                    out.chunks_mut(FP8_BLOCK).zip(codes.chunks(FP8_BLOCK)).enumerate()
-                {
+                for (i, (out, codes)) in out.chunks_mut(FP8_BLOCK).zip(codes.chunks(FP8_BLOCK)).enumerate() {
                     let scale = scale_inv.get(scale_row + first / FP8_BLOCK + i);
                     for (out, &code) in out.iter_mut().zip(codes) {
                         *out = e4m3_to_f32(code) * scale;
@@ -224,7 +222,11 @@ impl Matrix {
             }
             Storage::Ggml { kind, blocks } => {
                 let (numbers, bytes) = (kind.block_len(), kind.block_bytes());
-                ggml::dequantize(*kind, &blocks[start / numbers * bytes..(start + len) / numbers * bytes], out);
+                ggml::dequantize(
+                    *kind,
+                    &blocks[start / numbers * bytes..(start + len) / numbers * bytes],
+                    out,
+                );
             }
         }
     }
