@@ -1,1 +1,19 @@
 //! A Kimi K2 checkpoint on disk becomes typed tensors without copying.
+//!
+//! [`Checkpoint::open`] maps the files of a published folder (safetensors, sharded or not) or of a GGUF
+//! set, reads nothing but their headers, and hands out [`k2_kernels::Matrix`] views by official tensor
+//! name. Everything in a file is hostile until checked: lengths are compared with the file before
+//! anything is allocated for them, and each way of being wrong has its own error.
+
+mod catalog;
+mod checkpoint;
+mod error;
+mod files;
+mod mmap;
+pub mod quantization;
+pub mod safetensors;
+pub mod shards;
+
+pub use catalog::Skipped;
+pub use checkpoint::{Checkpoint, Progress, TensorEntry, read_config};
+pub use error::WeightsError;

@@ -1,0 +1,3 @@
+//! Tests of the `weights` crate as its users see it.
+
+mod fixtures;
