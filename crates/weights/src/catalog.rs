@@ -115,6 +115,21 @@ impl Catalog {
         &self.files[file]
     }
 
+    /// Adds a weight whose name no other may have.
+    pub(crate) fn insert(&mut self, name: String, weight: Weight) -> Result<(), WeightsError> {
+        match self.weights.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(weight);
+                Ok(())
+            }
+            Entry::Occupied(entry) => {
+                let path = |weight: &Weight| self.files[weight.main().file].clone();
+                let (first, second) = (path(entry.get()), path(&weight));
+                Err(WeightsError::DuplicateTensor { tensor: entry.key().clone(), first, second })
+            }
+        }
+    }
+
     /// Joins the tensors of safetensors files. Their names still carry the wrapper's prefix.
     pub(crate) fn join(
         files: Vec<PathBuf>,

@@ -1,19 +1,14 @@
-//! Opening a checkpoint and handing out its weights.
+//! A checkpoint as the rest of the program sees it: a config and weights by official name.
 
-use k2_kernels::dtype::{bf16_to_f32, f16_to_f32};
-use k2_kernels::{Matrix, ScaleInv, Storage};
+use k2_kernels::Matrix;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
-use crate::catalog::{Catalog, Encoding, Part, Skipped, Weight};
+use crate::catalog::{Catalog, Skipped, Weight};
+use crate::convert;
 use crate::error::WeightsError;
-use crate::files;
-use crate::mmap::map;
-use crate::quantization::Scheme;
-use crate::safetensors::{self, Dtype, Header};
-use crate::shards::{self, INDEX_FILE, INDEX_LIMIT};
+use crate::folder;
+use crate::gguf::{self, GgufVocabulary};
 
 /// An opened checkpoint: headers read and checked, data mapped and untouched.
 #[derive(Debug)]
@@ -21,6 +16,7 @@ pub struct Checkpoint {
     path: PathBuf,
     config: Value,
     generation_config: Option<Value>,
+    vocabulary: Option<GgufVocabulary>,
     catalog: Catalog,
 }
 
@@ -48,17 +44,39 @@ pub struct TensorEntry<'a> {
     pub file: &'a Path,
 }
 
-/// The text model's config alone: of a `config.json`, or of a folder with one (weights or not).
+/// The text model's config alone: of a `config.json`, of a folder that has one (with weights or not), or
+/// of a GGUF file.
 pub fn read_config(path: &Path) -> Result<Value, WeightsError> {
-    let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
-    let config = files::read_json(&path)?;
-    text_config(&path, config).map(|(text, _)| text)
+    match locate(path)? {
+        Location::Folder => folder::read_config(&path.join("config.json")),
+        Location::File => folder::read_config(path),
+        Location::Gguf(file) => {
+            let set = gguf::open_set(&file, &mut |_| ())?;
+            set.config()
+        }
+    }
 }
 
 impl Checkpoint {
-    /// Opens a folder of safetensors.
+    /// Opens a folder of safetensors, a GGUF file (any file of a split), or a folder that holds one of these.
     pub fn open(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Checkpoint, WeightsError> {
-        open_folder(path, progress)
+        match locate(path)? {
+            Location::Folder => Checkpoint::open_folder(path, progress),
+            Location::Gguf(file) => Checkpoint::open_gguf(&file, progress),
+            Location::File => Err(WeightsError::NoCheckpoint { path: path.to_owned() }),
+        }
+    }
+
+    fn open_folder(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Checkpoint, WeightsError> {
+        let folder::Opened { config, generation_config, catalog } = folder::open(path, progress)?;
+        Ok(Checkpoint { path: path.to_owned(), config, generation_config, vocabulary: None, catalog })
+    }
+
+    fn open_gguf(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Checkpoint, WeightsError> {
+        let set = gguf::open_set(path, progress)?;
+        let (config, vocabulary) = (set.config()?, set.vocabulary()?);
+        let catalog = set.catalog()?;
+        Ok(Checkpoint { path: path.to_owned(), config, generation_config: None, vocabulary, catalog })
     }
 
     /// The text model's config under the official field names.
@@ -69,6 +87,11 @@ impl Checkpoint {
     /// `generation_config.json`, if the folder has one.
     pub fn generation_config(&self) -> Option<&Value> {
         self.generation_config.as_ref()
+    }
+
+    /// The tokenizer of a GGUF file.
+    pub fn gguf_vocabulary(&self) -> Option<&GgufVocabulary> {
+        self.vocabulary.as_ref()
     }
 
     /// What was left out because it is not part of the text model.
@@ -96,200 +119,43 @@ impl Checkpoint {
 
     /// A weight matrix `[rows, cols]` by official name, in the format it is stored in.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, WeightsError> {
-        let weight = self.weight(name)?;
-        let at = |part: &Part| self.catalog.path(part.file).to_owned();
-        let (found, expected) = (weight.shape(), vec![rows, cols]);
-        if found != expected {
-            let path = at(weight.main());
-            return Err(WeightsError::Shape { path, tensor: name.to_owned(), found, expected });
-        }
-        let storage = match weight {
-            Weight::Plain(part) => self.plain(name, part)?,
-            Weight::Fp8 { weight, scale_inv } => Storage::Fp8 {
-                weight: self.of_dtype(name, weight, Dtype::F8_E4M3)?,
-                scale_inv: self.scale_inv(name, scale_inv)?,
-                first_row: 0,
-            },
-            Weight::Int4 { packed, scale, shape } => {
-                self.check_weight_shape(name, shape, rows, cols)?;
-                Storage::Int4 {
-                    packed: self.of_dtype(name, packed, Dtype::I32)?,
-                    scale: self.of_dtype(&format!("{name}_scale"), scale, Dtype::BF16)?,
-                }
-            }
-        };
-        let wrong = |error| WeightsError::Matrix { path: at(weight.main()), tensor: name.to_owned(), error };
-        Matrix::new(rows, cols, storage).map_err(wrong)
+        convert::matrix(&self.catalog, name, self.weight(name)?, rows, cols)
     }
 
     /// A vector (norm weight, router bias) of `len` numbers, widened to f32.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
-        let part = self.weight(name)?.main();
-        if part.shape != [len] {
-            let (path, found) = (self.catalog.path(part.file).to_owned(), part.shape.clone());
-            return Err(WeightsError::Shape { path, tensor: name.to_owned(), found, expected: vec![len] });
-        }
-        let half = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
-        let bytes = &part.bytes;
-        Ok(match part.encoding {
-            Encoding::Dtype(Dtype::F32) => {
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            Encoding::Dtype(Dtype::F16) => bytes.chunks_exact(2).map(|b| f16_to_f32(half(b))).collect(),
-            Encoding::Dtype(Dtype::BF16) => bytes.chunks_exact(2).map(|b| bf16_to_f32(half(b))).collect(),
-            _ => return Err(self.wrong_format(name, part, "F32, F16 or BF16")),
-        })
+        convert::vector(&self.catalog, name, self.weight(name)?, len)
     }
 
     fn weight(&self, name: &str) -> Result<&Weight, WeightsError> {
         let missing = || WeightsError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() };
         self.catalog.weights.get(name).ok_or_else(missing)
     }
-
-    fn plain(&self, name: &str, part: &Part) -> Result<Storage, WeightsError> {
-        let bytes = part.bytes.clone();
-        match part.encoding {
-            Encoding::Dtype(Dtype::F32) => Ok(Storage::F32(bytes)),
-            Encoding::Dtype(Dtype::F16) => Ok(Storage::F16(bytes)),
-            Encoding::Dtype(Dtype::BF16) => Ok(Storage::Bf16(bytes)),
-            Encoding::Ggml(kind) => Ok(Storage::Ggml { kind, blocks: bytes }),
-            Encoding::Dtype(_) => Err(self.wrong_format(name, part, "F32, F16, BF16, FP8 or INT4")),
-        }
-    }
-
-    fn scale_inv(&self, name: &str, part: &Part) -> Result<ScaleInv, WeightsError> {
-        match part.encoding {
-            Encoding::Dtype(Dtype::F32) => Ok(ScaleInv::F32(part.bytes.clone())),
-            Encoding::Dtype(Dtype::F8_E8M0) => Ok(ScaleInv::Ue8m0(part.bytes.clone())),
-            _ => Err(self.wrong_format(&format!("{name}_scale_inv"), part, "F32 or F8_E8M0")),
-        }
-    }
-
-    fn of_dtype(&self, name: &str, part: &Part, dtype: Dtype) -> Result<bytes::Bytes, WeightsError> {
-        match part.encoding == Encoding::Dtype(dtype) {
-            true => Ok(part.bytes.clone()),
-            false => Err(self.wrong_format(name, part, dtype.name())),
-        }
-    }
-
-    /// `weight_shape` (I32 or I64) says what the packed tensor implies.
-    fn check_weight_shape(
-        &self,
-        name: &str,
-        part: &Part,
-        rows: usize,
-        cols: usize,
-    ) -> Result<(), WeightsError> {
-        let tensor = format!("{name}_shape");
-        let word = |b: &[u8]| i32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        let found: Vec<i64> = match part.encoding {
-            Encoding::Dtype(Dtype::I32) => part.bytes.chunks_exact(4).map(|b| word(b).into()).collect(),
-            Encoding::Dtype(Dtype::I64) => {
-                let low = |b: &[u8]| u64::from(word(b) as u32);
-                part.bytes.chunks_exact(8).map(|b| i64::from(word(&b[4..])) << 32 | low(b) as i64).collect()
-            }
-            _ => return Err(self.wrong_format(&tensor, part, "I32 or I64")),
-        };
-        match found == [rows as i64, cols as i64] {
-            true => Ok(()),
-            false => {
-                let path = self.catalog.path(part.file).to_owned();
-                Err(WeightsError::WeightShape { path, tensor, found, expected: vec![rows, cols] })
-            }
-        }
-    }
-
-    fn wrong_format(&self, tensor: &str, part: &Part, expected: &'static str) -> WeightsError {
-        let path = self.catalog.path(part.file).to_owned();
-        WeightsError::Format { path, tensor: tensor.to_owned(), found: part.encoding.name(), expected }
-    }
 }
 
-fn open_folder(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Checkpoint, WeightsError> {
-    let config_path = path.join("config.json");
-    let (config, scheme) = text_config(&config_path, files::read_json(&config_path)?)?;
-    let generation_path = path.join("generation_config.json");
-    let generation_config = match generation_path.exists() {
-        true => Some(files::read_json(&generation_path)?),
-        false => None,
-    };
-    let (files, tensors) = if path.join(INDEX_FILE).exists() {
-        open_shards(path, progress)?
-    } else if path.join("model.safetensors").exists() {
-        open_files(vec![path.join("model.safetensors")], progress)?
-    } else {
-        return Err(WeightsError::NoCheckpoint { path: path.to_owned() });
-    };
-    let tensors = tensors.into_iter().flatten();
-    let catalog = Catalog::join(files, tensors, &scheme, &config_path)?;
-    Ok(Checkpoint { path: path.to_owned(), config, generation_config, catalog })
+/// What a path given by the user is.
+enum Location {
+    /// A folder with a `config.json`.
+    Folder,
+    /// A file that is not GGUF.
+    File,
+    /// A GGUF file.
+    Gguf(PathBuf),
 }
 
-/// The text model's part of a config, and the quantization scheme that the whole announces.
-fn text_config(path: &Path, config: Value) -> Result<(Value, Scheme), WeightsError> {
-    let not_an_object = |within| WeightsError::NotAnObject { path: path.to_owned(), within };
-    let wrapper = config.as_object().ok_or_else(|| not_an_object(None))?;
-    let text = match wrapper.get("text_config") {
-        None => &config,
-        Some(text) if text.is_object() => text,
-        Some(_) => return Err(not_an_object(Some("text_config"))),
-    };
-    let refuse = |error| WeightsError::Quantization { path: path.to_owned(), error };
-    let scheme = Scheme::from_config(text, &config).map_err(refuse)?;
-    Ok((text.clone(), scheme))
-}
-
-/// Files and, for each, the tensors in it.
-type Opened = (Vec<PathBuf>, Vec<Vec<(String, Part)>>);
-
-fn open_shards(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Opened, WeightsError> {
-    let path = folder.join(INDEX_FILE);
-    let wrong = |error| WeightsError::Index { path: path.clone(), error };
-    let index = shards::parse(&files::read(&path, INDEX_LIMIT)?).map_err(wrong)?;
-    let paths: Result<Vec<_>, _> = index.files.iter().map(|file| files::inside(folder, file)).collect();
-    let opened = open_files(paths?, progress)?;
-    let listed: Vec<Vec<&str>> =
-        opened.1.iter().map(|tensors| tensors.iter().map(|(name, _)| name.as_str()).collect()).collect();
-    index.check(&listed).map_err(wrong)?;
-    Ok(opened)
-}
-
-/// Maps the files and reads their headers on all processors.
-fn open_files(paths: Vec<PathBuf>, progress: &mut dyn FnMut(Progress)) -> Result<Opened, WeightsError> {
-    let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(paths.len());
-    let mut opened: Vec<Option<Result<_, WeightsError>>> = paths.iter().map(|_| None).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (sender, next, paths) = (sender.clone(), &next, &paths);
-            scope.spawn(move || {
-                loop {
-                    let file = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(path) = paths.get(file) else { break };
-                    // The receiver lives until all threads are done.
-                    let _ = sender.send((file, open_file(file, path)));
-                }
-            });
-        }
-        drop(sender);
-        for (done, (file, result)) in receiver.iter().enumerate() {
-            opened[file] = Some(result);
-            progress(Progress { files: done + 1, of: paths.len() });
-        }
-    });
-    let tensors = opened.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
-    Ok((paths, tensors))
-}
-
-fn open_file(file: usize, path: &Path) -> Result<Vec<(String, Part)>, WeightsError> {
-    let bytes = map(path)?;
-    let wrong = |error| WeightsError::Safetensors { path: path.to_owned(), error };
-    let Header { tensors } = safetensors::parse(&bytes).map_err(wrong)?;
-    let part = |info: safetensors::TensorInfo| Part {
-        file,
-        encoding: Encoding::Dtype(info.dtype),
-        shape: info.shape,
-        bytes: bytes.slice(info.range),
-    };
-    Ok(tensors.into_iter().map(|(name, info)| (name, part(info))).collect())
+fn locate(path: &Path) -> Result<Location, WeightsError> {
+    let is_folder =
+        path.metadata().map_err(|error| WeightsError::Io { path: path.to_owned(), error })?.is_dir();
+    if !is_folder {
+        let gguf = path.extension().is_some_and(|extension| extension == "gguf");
+        return Ok(if gguf { Location::Gguf(path.to_owned()) } else { Location::File });
+    }
+    if folder::has_weights(path) {
+        return Ok(Location::Folder);
+    }
+    match gguf::find_set(path)? {
+        Some(file) => Ok(Location::Gguf(file)),
+        None if path.join("config.json").exists() => Ok(Location::Folder),
+        None => Err(WeightsError::NoCheckpoint { path: path.to_owned() }),
+    }
 }

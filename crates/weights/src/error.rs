@@ -5,6 +5,7 @@
 use k2_kernels::MatrixError;
 use std::path::PathBuf;
 
+use crate::gguf::GgufError;
 use crate::quantization::QuantizationError;
 use crate::safetensors::SafetensorsError;
 use crate::shards::IndexError;
@@ -43,6 +44,12 @@ pub enum WeightsError {
     /// `model.safetensors.index.json` is malformed, or disagrees with the shards.
     #[error("{}: {error}", path.display())]
     Index { path: PathBuf, error: IndexError },
+    /// A GGUF file is malformed or not of a supported kind.
+    #[error("{}: {error}", path.display())]
+    Gguf { path: PathBuf, error: GgufError },
+    /// A folder with several GGUF checkpoints.
+    #[error("{}: several GGUF checkpoints ({names}); name one of them", path.display())]
+    SeveralGguf { path: PathBuf, names: String },
     /// The quantization scheme is unsupported, or disagrees with the tensors.
     #[error("{}: {error}", path.display())]
     Quantization { path: PathBuf, error: QuantizationError },

@@ -7,9 +7,13 @@
 
 mod catalog;
 mod checkpoint;
+mod convert;
 mod error;
 mod files;
+mod folder;
+pub mod gguf;
 mod mmap;
+mod names;
 pub mod quantization;
 pub mod safetensors;
 pub mod shards;
@@ -17,3 +21,4 @@ pub mod shards;
 pub use catalog::Skipped;
 pub use checkpoint::{Checkpoint, Progress, TensorEntry, read_config};
 pub use error::WeightsError;
+pub use gguf::GgufVocabulary;

@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path};
 
@@ -75,33 +75,28 @@ pub fn parse(json: &[u8]) -> Result<Index, IndexError> {
 }
 
 impl Index {
-    /// Checks that the shards hold exactly what the index says. `shards[i]` are the names in `files[i]`.
-    pub fn check<'a>(&self, shards: &[Vec<&'a str>]) -> Result<(), IndexError> {
-        let mut found = 0;
-        for (position, (file, names)) in self.files.iter().zip(shards).enumerate() {
-            for name in names {
-                let listed = self.tensors.get(*name);
-                if listed != Some(&position) {
-                    let elsewhere = listed.map(|&other| self.files[other].clone());
-                    let (tensor, file) = ((*name).to_owned(), file.clone());
-                    return Err(IndexError::Unlisted { tensor, file, elsewhere });
-                }
-                found += 1;
+    /// Checks that the shards hold exactly what the index says. `found` is every tensor of the shards, with
+    /// its file's position in `files`.
+    pub fn check(&self, found: &[(usize, &str)]) -> Result<(), IndexError> {
+        for &(position, name) in found {
+            let listed = self.tensors.get(name).copied();
+            if listed != Some(position) {
+                let elsewhere = listed.map(|other| self.files[other].clone());
+                let (tensor, file) = (name.to_owned(), self.files[position].clone());
+                return Err(IndexError::Unlisted { tensor, file, elsewhere });
             }
         }
-        if found == self.tensors.len() { Ok(()) } else { self.first_absent(shards) }
+        if found.len() == self.tensors.len() { Ok(()) } else { self.first_absent(found) }
     }
 
-    /// The shards are subsets of the index and smaller together, so one of the index's names is missing.
-    fn first_absent(&self, shards: &[Vec<&str>]) -> Result<(), IndexError> {
-        let present: std::collections::HashSet<&str> = shards.iter().flatten().copied().collect();
-        let mut absent: Vec<_> =
-            self.tensors.iter().filter(|(name, _)| !present.contains(name.as_str())).collect();
-        absent.sort_unstable();
-        match absent.first() {
+    /// All that was found is listed, and it is less than the list: something is missing.
+    fn first_absent(&self, found: &[(usize, &str)]) -> Result<(), IndexError> {
+        let found: HashSet<&str> = found.iter().map(|(_, name)| *name).collect();
+        let absent = self.tensors.iter().filter(|(name, _)| !found.contains(name.as_str())).min();
+        match absent {
             None => Ok(()),
-            Some((name, position)) => {
-                Err(IndexError::Absent { tensor: (*name).clone(), file: self.files[**position].clone() })
+            Some((tensor, &position)) => {
+                Err(IndexError::Absent { tensor: tensor.clone(), file: self.files[position].clone() })
             }
         }
     }
