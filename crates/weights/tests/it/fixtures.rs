@@ -1,11 +1,11 @@
 //! Every model folder of the golden fixtures opens, and all of its weights widen to sane numbers.
 
-use k2_kernels::Matrix;
-use k2_weights::{Checkpoint, TensorEntry};
 use std::path::{Path, PathBuf};
 
+use crate::{numbers, open};
+
 /// The folders under `K2_FIXTURES/model` that hold a config; none if there are no fixtures here.
-fn model_folders() -> Vec<PathBuf> {
+pub(crate) fn model_folders() -> Vec<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/fixtures");
     let root = std::env::var_os("K2_FIXTURES").map_or_else(|| PathBuf::from(default), PathBuf::from);
     let Ok(folders) = std::fs::read_dir(root.join("model")) else {
@@ -20,37 +20,21 @@ fn model_folders() -> Vec<PathBuf> {
 
 #[test]
 fn every_folder_opens_and_every_weight_is_sane() {
+    check(&crate::data("tiny"));
     for folder in model_folders() {
-        let checkpoint = Checkpoint::open(&folder, &mut |_| ()).unwrap();
-        let layers = checkpoint.config()["num_hidden_layers"].as_u64().unwrap();
-        assert!(checkpoint.has(&format!("model.layers.{}.self_attn.o_proj.weight", layers - 1)));
-        let mut count = 0;
-        for entry in checkpoint.tensors() {
-            check(&folder, &checkpoint, &entry);
-            count += 1;
-        }
-        println!("{}: {count} weights", folder.display());
+        check(&folder);
     }
 }
 
-fn check(folder: &Path, checkpoint: &Checkpoint, entry: &TensorEntry<'_>) {
-    let numbers = match entry.shape[..] {
-        [len] => checkpoint.vector(entry.name, len).unwrap(),
-        [rows, cols] => widen(&checkpoint.matrix(entry.name, rows, cols).unwrap()),
-        ref shape => panic!("{} has shape {shape:?}", entry.name),
-    };
-    assert_eq!(numbers.len(), entry.shape.iter().product::<usize>());
-    let mean_square = numbers.iter().map(|x| f64::from(x * x)).sum::<f64>() / numbers.len() as f64;
-    let (folder, name) = (folder.display(), entry.name);
-    assert!(mean_square > 1e-6 && mean_square < 10.0, "{folder}: {name}: mean square {mean_square}");
-}
-
-fn widen(matrix: &Matrix) -> Vec<f32> {
-    let mut numbers = vec![0.0; matrix.rows() * matrix.cols()];
-    for (row, out) in numbers.chunks_exact_mut(matrix.cols()).enumerate() {
-        for (tile, out) in out.chunks_mut(k2_kernels::matrix::TILE).enumerate() {
-            matrix.dequantize(row, tile * k2_kernels::matrix::TILE, out);
-        }
+fn check(folder: &Path) {
+    let checkpoint = open(folder);
+    let layers = checkpoint.config()["num_hidden_layers"].as_u64().unwrap();
+    assert!(checkpoint.has(&format!("model.layers.{}.self_attn.o_proj.weight", layers - 1)));
+    for entry in checkpoint.tensors() {
+        let numbers = numbers(&checkpoint, entry.name, &entry.shape);
+        assert_eq!(numbers.len(), entry.shape.iter().product::<usize>());
+        let mean_square = numbers.iter().map(|x| f64::from(x * x)).sum::<f64>() / numbers.len() as f64;
+        let (folder, name) = (folder.display(), entry.name);
+        assert!(mean_square > 1e-6 && mean_square < 10.0, "{folder}: {name}: mean square {mean_square}");
     }
-    numbers
 }
