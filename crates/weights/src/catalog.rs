@@ -57,6 +57,9 @@ pub(crate) struct Catalog {
     pub(crate) skipped: Skipped,
 }
 
+/// Suffixes that say what a weight is made of.
+const SPEAKING: [&str; 4] = ["_packed", "_scale_inv", "_zero_point", "_g_idx"];
+
 /// Suffixes of tensors that only unsupported variants of compressed-tensors have.
 const VARIANTS: [(&str, &str); 2] =
     [(".weight_zero_point", "an asymmetric scheme"), (".weight_g_idx", "activation ordering (`actorder`)")];
@@ -123,9 +126,7 @@ impl Catalog {
                 Ok(())
             }
             Entry::Occupied(entry) => {
-                let path = |weight: &Weight| self.files[weight.main().file].clone();
-                let (first, second) = (path(entry.get()), path(&weight));
-                Err(WeightsError::DuplicateTensor { tensor: entry.key().clone(), first, second })
+                Err(duplicate(&self.files, entry.key(), entry.get().main(), weight.main()))
             }
         }
     }
@@ -141,10 +142,13 @@ impl Catalog {
         let parts = catalog.text_parts(tensors)?;
         let refuse = |error| WeightsError::Quantization { path: config.to_owned(), error };
         catalog.weights = join_parts(parts).map_err(refuse)?;
-        for (name, weight) in &catalog.weights {
-            scheme.check(name, weight.format()).map_err(refuse)?;
+        let checked =
+            catalog.weights.iter().map(|(name, weight)| (name, scheme.check(name, weight.format())));
+        let first_wrong = checked.filter(|(_, result)| result.is_err()).min_by_key(|(name, _)| *name);
+        match first_wrong.and_then(|(_, result)| result.err()) {
+            None => Ok(catalog),
+            Some(error) => Err(refuse(error)),
         }
-        Ok(catalog)
     }
 
     /// The text model's tensors without prefix; the others are counted.
@@ -165,9 +169,7 @@ impl Catalog {
             match parts.entry(name) {
                 Entry::Vacant(entry) => entry.insert(part),
                 Entry::Occupied(entry) => {
-                    let (first, second) =
-                        (self.files[entry.get().file].clone(), self.files[part.file].clone());
-                    return Err(WeightsError::DuplicateTensor { tensor: entry.key().clone(), first, second });
+                    return Err(duplicate(&self.files, entry.key(), entry.get(), &part));
                 }
             };
         }
@@ -175,10 +177,16 @@ impl Catalog {
     }
 }
 
+fn duplicate(files: &[PathBuf], tensor: &str, first: &Part, second: &Part) -> WeightsError {
+    let (first, second) = (files[first.file].clone(), files[second.file].clone());
+    WeightsError::DuplicateTensor { tensor: tensor.to_owned(), first, second }
+}
+
 fn join_parts(mut parts: HashMap<String, Part>) -> Result<HashMap<String, Weight>, QuantizationError> {
-    let mut names: Vec<String> = parts.keys().cloned().collect();
+    let speaking = |name: &&String| SPEAKING.iter().any(|suffix| name.ends_with(suffix));
+    let mut names: Vec<String> = parts.keys().filter(speaking).cloned().collect();
     names.sort_unstable(); // the same error whatever the order of the map
-    let mut weights = HashMap::with_capacity(names.len());
+    let mut weights = HashMap::with_capacity(parts.len());
     for name in names {
         if let Some((_, variant)) = VARIANTS.iter().find(|(suffix, _)| name.ends_with(suffix)) {
             return Err(QuantizationError::Variant { tensor: name, variant });
@@ -195,9 +203,12 @@ fn join_parts(mut parts: HashMap<String, Part>) -> Result<HashMap<String, Weight
         }
     }
     for (name, part) in parts {
-        match lacking(&name, &part) {
-            Some(missing) => return Err(QuantizationError::Incomplete { tensor: name, missing }),
-            None => weights.insert(name, Weight::Plain(part)),
+        if let Some(missing) = lacking(&name, &part) {
+            return Err(QuantizationError::Incomplete { tensor: name, missing });
+        }
+        match weights.entry(name) {
+            Entry::Vacant(entry) => entry.insert(Weight::Plain(part)),
+            Entry::Occupied(entry) => return Err(QuantizationError::Both { tensor: entry.key().clone() }),
         };
     }
     Ok(weights)

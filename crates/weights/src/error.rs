@@ -9,6 +9,7 @@ use crate::gguf::GgufError;
 use crate::quantization::QuantizationError;
 use crate::safetensors::SafetensorsError;
 use crate::shards::IndexError;
+use crate::text::why;
 
 /// Why a checkpoint, or one of its tensors, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +22,8 @@ pub enum WeightsError {
     #[error("{}: not a regular file", path.display())]
     NotAFile { path: PathBuf },
     /// A small file that is not small.
-    #[error("{}: {bytes} bytes, at most {limit} are read of such a file", path.display())]
-    TooLarge { path: PathBuf, bytes: u64, limit: u64 },
+    #[error("{}: more than {limit} bytes, too many for such a file", path.display())]
+    TooLarge { path: PathBuf, limit: u64 },
     /// A link that leads out of the checkpoint folder.
     #[error("{}: leads outside the checkpoint folder, to {}", path.display(), target.display())]
     Outside { path: PathBuf, target: PathBuf },
@@ -33,7 +34,7 @@ pub enum WeightsError {
     )]
     NoCheckpoint { path: PathBuf },
     /// Not JSON.
-    #[error("{}: not valid JSON: {error}", path.display())]
+    #[error("{}: not valid JSON: {}", path.display(), why(error))]
     Json { path: PathBuf, error: serde_json::Error },
     /// JSON, but not a config.
     #[error("{}: expected a JSON object{}", path.display(), within.map(|f| format!(" in `{f}`")).unwrap_or_default())]

@@ -1,23 +1,27 @@
 //! Opening the files of a checkpoint folder: regular ones, of bounded size, inside the folder.
 
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::WeightsError;
 
 /// Largest `config.json` read; the real ones have 5 KB.
-const CONFIG_LIMIT: u64 = 16 << 20;
+const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Reads a file that must be no longer than `limit`.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, WeightsError> {
     require_file(path)?;
     let io = |error| WeightsError::Io { path: path.to_owned(), error };
-    let bytes = fs::metadata(path).map_err(io)?.len();
-    if bytes > limit {
-        return Err(WeightsError::TooLarge { path: path.to_owned(), bytes, limit });
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(io)?;
+    // Not by the file's length: some files grow, some give more than they say.
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
+    match bytes.len() as u64 <= limit {
+        true => Ok(bytes),
+        false => Err(WeightsError::TooLarge { path: path.to_owned(), limit }),
     }
-    fs::read(path).map_err(io)
 }
 
 /// Reads a JSON file of a config's size.

@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use crate::catalog::Encoding;
 use crate::safetensors::Dtype;
+use crate::text::cut;
 use metadata::Reader;
 
 pub use config::config;
@@ -61,7 +62,7 @@ pub struct Tensor {
 #[allow(missing_docs)] // fields are what the messages show
 pub enum GgufError {
     /// Another kind of file.
-    #[error("not a GGUF file: it begins with {found:?}, expected \"GGUF\"")]
+    #[error("not a GGUF file: it begins with \"{found}\", expected \"GGUF\"")]
     Magic { found: String },
     /// A version with another layout.
     #[error("GGUF version {found}{}; supported: 2 and 3, little-endian", if found.swap_bytes() < 16 { " (big-endian?)" } else { "" })]
@@ -72,9 +73,11 @@ pub enum GgufError {
     /// A count or length above its limit.
     #[error("{what} is {found}, at most {limit} are accepted")]
     Limit { what: String, found: u64, limit: u64 },
-    /// A key or name that is not UTF-8, or empty.
-    #[error("{what} is {found:?}, expected non-empty UTF-8 text")]
-    Text { what: String, found: String },
+    /// A key or name that is not UTF-8, empty, or unfit to be shown.
+    #[error(
+        "{what} is \"{found}\", expected a name: UTF-8, not empty, at most 512 bytes, no control characters"
+    )]
+    Name { what: String, found: String },
     /// A value type that the format does not have.
     #[error("key `{key}` has the unknown value type {found}")]
     ValueType { key: String, found: u32 },
@@ -123,7 +126,7 @@ pub enum GgufError {
     )]
     Stack { tensor: String, found: Vec<usize>, limit: usize },
     /// A file of a split is not the one that its name says.
-    #[error("key `{key}` is {found}, but the file's name and the first file say {expected}")]
+    #[error("key `{key}` is {found}; by the names of the files and what is in them it should be {expected}")]
     Split { key: &'static str, found: u64, expected: u64 },
     /// A split's file is not named like one.
     #[error("`split.count` is {count}, but the name does not end in -00001-of-{count:05}.gguf or the like")]
@@ -135,7 +138,7 @@ pub fn parse(file: &Bytes) -> Result<Gguf, GgufError> {
     let mut reader = Reader::new(file);
     let magic: [u8; 4] = reader.array("the magic")?;
     if &magic != b"GGUF" {
-        return Err(GgufError::Magic { found: String::from_utf8_lossy(&magic).into_owned() });
+        return Err(GgufError::Magic { found: cut(&String::from_utf8_lossy(&magic)) });
     }
     let version = u32::from_le_bytes(reader.array("the version")?);
     if !(2..=3).contains(&version) {
@@ -176,7 +179,7 @@ struct RawTensor {
 
 impl RawTensor {
     fn read(reader: &mut Reader<'_>) -> Result<RawTensor, GgufError> {
-        let name = reader.text("a tensor name", NAME_LIMIT)?;
+        let name = reader.name("a tensor name", NAME_LIMIT)?;
         let rank = u32::from_le_bytes(reader.array("a dimension count")?);
         if !(1..=4).contains(&rank) {
             return Err(GgufError::Dimensions { tensor: name, found: vec![0; rank.min(16) as usize] });

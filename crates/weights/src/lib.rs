@@ -16,9 +16,12 @@ mod mmap;
 mod names;
 pub mod quantization;
 pub mod safetensors;
+mod save;
 pub mod shards;
+mod text;
 
 pub use catalog::Skipped;
 pub use checkpoint::{Checkpoint, Progress, TensorEntry, read_config};
 pub use error::WeightsError;
 pub use gguf::GgufVocabulary;
+pub use save::{NewTensor, replace_file, save_safetensors};

@@ -5,8 +5,11 @@
 //! groups of 32 along the input, and a list of modules to `ignore`. Any other setting would silently
 //! mean other numbers, so it is refused by the name of its field.
 
-use regex_lite::Regex;
+use regex_automata::meta::{BuildError, Regex};
 use serde_json::{Map, Value};
+use std::error::Error;
+
+use crate::text::{cut, shown};
 
 /// How a checkpoint's linear layers are stored.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub enum Scheme {
 #[derive(Debug, Default)]
 pub struct Ignore {
     names: Vec<String>,
-    patterns: Vec<Regex>,
+    patterns: Vec<Pattern>,
 }
 
 /// Why the scheme cannot be used.
@@ -34,10 +37,10 @@ pub enum QuantizationError {
     #[error("`{field}` is {found}; supported: {supported}")]
     Unsupported { field: String, found: String, supported: &'static str },
     /// A pattern that is not a regular expression this reader knows.
-    #[error("`quantization_config.ignore` has the pattern `{pattern}`: {error}")]
-    Pattern { pattern: String, error: regex_lite::Error },
+    #[error("`quantization_config.ignore` has the pattern `{pattern}`, which is not supported: {reason}")]
+    Pattern { pattern: String, reason: String },
     /// A quantized tensor where the config announces none.
-    #[error("tensor `{tensor}` is {found}, but `quantization_config` says {scheme}")]
+    #[error("tensor `{tensor}` is {found}, but the config announces {scheme}")]
     Undeclared { tensor: String, found: &'static str, scheme: &'static str },
     /// A module on the ignore list is quantized all the same.
     #[error("tensor `{tensor}` is INT4, but `quantization_config.ignore` exempts it")]
@@ -50,6 +53,9 @@ pub enum QuantizationError {
     /// One of the tensors that make up a weight is missing.
     #[error("tensor `{tensor}` is there without `{missing}`")]
     Incomplete { tensor: String, missing: String },
+    /// A weight that is there in two forms.
+    #[error("tensor `{tensor}` is there plain and quantized")]
+    Both { tensor: String },
     /// A tensor that only an unsupported variant has.
     #[error(
         "tensor `{tensor}` belongs to {variant}, which is not supported; supported: symmetric groups of 32 in order"
@@ -74,7 +80,7 @@ impl Scheme {
     /// For messages.
     pub fn name(&self) -> &'static str {
         match self {
-            Scheme::Plain => "nothing",
+            Scheme::Plain => "no quantization",
             Scheme::Fp8 => "fp8",
             Scheme::Int4(_) => "compressed-tensors",
         }
@@ -155,24 +161,54 @@ impl Ignore {
         for entry in list.as_array().map_or_else(|| root.refuse("ignore", EXPECTED), Ok)? {
             let Some(entry) = entry.as_str() else { return root.refuse("ignore", EXPECTED) };
             match entry.strip_prefix("re:") {
-                None => ignore.names.push(entry.to_owned()),
-                Some(pattern) => ignore.patterns.push(anchored(pattern)?),
+                None => ignore.names.push(plain(entry).to_owned()),
+                Some(pattern) => ignore.patterns.push(Pattern::new(pattern)?),
             }
         }
         Ok(ignore)
     }
 
-    /// Whether a module is exempt. Names are compared with and without the wrapper's prefix.
+    /// Whether a module (a name without the wrapper's prefix) is exempt.
     pub fn contains(&self, module: &str) -> bool {
-        let named = |name: &String| name.strip_prefix("language_model.").unwrap_or(name) == module;
-        self.names.iter().any(named) || self.patterns.iter().any(|pattern| pattern.is_match(module))
+        self.names.iter().any(|name| name == module) || self.patterns.iter().any(|p| p.is_match(module))
     }
 }
 
-/// A pattern as Python's `re.match` takes it: bound to the beginning, free at the end.
-fn anchored(pattern: &str) -> Result<Regex, QuantizationError> {
-    Regex::new(&format!("^(?:{pattern})"))
-        .map_err(|error| QuantizationError::Pattern { pattern: pattern.to_owned(), error })
+/// A `re:` entry. One that speaks of the wrapper's prefix is tried on names that have it.
+#[derive(Debug)]
+struct Pattern {
+    regex: Regex,
+    prefixed: bool,
+}
+
+impl Pattern {
+    /// Means what Python's `re.match` means: bound to the beginning, free at the end.
+    fn new(pattern: &str) -> Result<Pattern, QuantizationError> {
+        let regex = Regex::new(&format!("^(?:{pattern})"))
+            .map_err(|error| QuantizationError::Pattern { pattern: cut(pattern), reason: reason(&error) })?;
+        Ok(Pattern { regex, prefixed: pattern.contains("language_model") })
+    }
+
+    fn is_match(&self, module: &str) -> bool {
+        match self.prefixed {
+            true => self.regex.is_match(&format!("language_model.{module}")),
+            false => self.regex.is_match(module),
+        }
+    }
+}
+
+/// The last line of the innermost error: the others say that there is one, and draw arrows.
+fn reason(error: &BuildError) -> String {
+    let mut innermost: &dyn Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    cut(innermost.to_string().lines().last().unwrap_or_default())
+}
+
+/// A name without the wrapper's prefix.
+fn plain(name: &str) -> &str {
+    name.strip_prefix("language_model.").unwrap_or(name)
 }
 
 /// A JSON object whose settings are refused by their dotted path.
@@ -212,13 +248,4 @@ fn object<'a>(value: &'a Value, field: &str) -> Result<&'a Map<String, Value>, Q
         found: shown(value),
         supported: "an object or null",
     })
-}
-
-/// A value as shown in an error, cut so that a hostile file does not fill the terminal.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text,
-    }
 }

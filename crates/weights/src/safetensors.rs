@@ -11,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
+use crate::text::{cut, is_name, why};
+
 /// Largest header accepted, the reference implementation's own limit.
 pub const HEADER_LIMIT: u64 = 100_000_000;
 
@@ -45,14 +47,22 @@ pub enum SafetensorsError {
     )]
     HeaderLength { header: u64, available: u64 },
     /// The header is not the JSON that it should be.
-    #[error("the header is not valid: {error}")]
+    #[error("the header is not valid: {}", why(error))]
     Json { error: serde_json::Error },
     /// The header does not begin with `{`.
     #[error("the header begins with {}, expected `{{`", found.map_or("nothing".into(), |b| format!("byte {b:#04x}")))]
     NotAnObject { found: Option<u8> },
+    /// A name that is empty or unfit to be shown.
+    #[error(
+        "a tensor is called \"{found}\", expected a name: not empty, at most 512 bytes, no control characters"
+    )]
+    Name { found: String },
     /// A name is given twice.
     #[error("tensor `{tensor}` is in the header twice")]
     Duplicate { tensor: String },
+    /// A tensor to be written has the name of the header's own entry.
+    #[error("no tensor can be called `__metadata__`")]
+    ReservedName,
     /// A dtype that the format does not know.
     #[error("tensor `{tensor}` has the unknown dtype `{dtype}`")]
     UnknownDtype { tensor: String, dtype: String },
@@ -135,9 +145,14 @@ impl Dtype {
         DTYPES[self as usize].1
     }
 
+    /// Width of an element.
+    pub fn bits(self) -> u64 {
+        DTYPES[self as usize].2
+    }
+
     /// Bytes of a tensor of this shape; `None` if that overflows or is not whole.
     pub fn bytes(self, shape: &[u64]) -> Option<u64> {
-        let bits = shape.iter().try_fold(DTYPES[self as usize].2, |n, &dim| n.checked_mul(dim))?;
+        let bits = shape.iter().try_fold(self.bits(), |n, &dim| n.checked_mul(dim))?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
@@ -214,9 +229,12 @@ struct RawInfo {
 
 impl RawInfo {
     fn check(self, name: &str, data: &Range<usize>) -> Result<TensorInfo, SafetensorsError> {
+        if !is_name(name) {
+            return Err(SafetensorsError::Name { found: cut(name) });
+        }
         let tensor = || name.to_owned();
         let Some(dtype) = Dtype::from_name(&self.dtype) else {
-            return Err(SafetensorsError::UnknownDtype { tensor: tensor(), dtype: self.dtype });
+            return Err(SafetensorsError::UnknownDtype { tensor: tensor(), dtype: cut(&self.dtype) });
         };
         let RawInfo { shape, data_offsets: (begin, end), .. } = self;
         let sizes: Result<Vec<usize>, _> = shape.iter().map(|&dim| usize::try_from(dim)).collect();

@@ -10,11 +10,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path};
 
+use crate::text::{cut, is_name, why};
+
 /// File name of an index.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Largest index read; that of K2 has 20 MB.
-pub const INDEX_LIMIT: u64 = 256 << 20;
+pub const INDEX_LIMIT: u64 = 64 << 20;
 
 /// A parsed index.
 #[derive(Debug)]
@@ -30,11 +32,16 @@ pub struct Index {
 #[allow(missing_docs)] // fields are what the messages show
 pub enum IndexError {
     /// Not JSON of that form.
-    #[error("not a valid index: {error}")]
+    #[error("not a valid index: {}", why(error))]
     Json { error: serde_json::Error },
     /// A name is given twice.
     #[error("tensor `{tensor}` is in `weight_map` twice")]
     Duplicate { tensor: String },
+    /// A name that is empty or unfit to be shown.
+    #[error(
+        "a tensor is called \"{found}\", expected a name: not empty, at most 512 bytes, no control characters"
+    )]
+    Name { found: String },
     /// A path that is not plainly inside the folder.
     #[error(
         "tensor `{tensor}` is said to be in `{file}`; expected the name of a .safetensors file in this folder"
@@ -55,11 +62,14 @@ pub fn parse(json: &[u8]) -> Result<Index, IndexError> {
     let mut index = Index { files: Vec::new(), tensors: HashMap::with_capacity(pairs.len()) };
     let mut positions: HashMap<String, usize> = HashMap::new();
     for (tensor, file) in pairs {
+        if !is_name(&tensor) {
+            return Err(IndexError::Name { found: cut(&tensor) });
+        }
         let position = match positions.get(&file) {
             Some(position) => *position,
             None => {
                 if !is_plain(&file) {
-                    return Err(IndexError::FileName { tensor, file });
+                    return Err(IndexError::FileName { tensor, file: cut(&file) });
                 }
                 positions.insert(file.clone(), index.files.len());
                 index.files.push(file);
@@ -105,7 +115,7 @@ impl Index {
 /// A relative path that only goes down, without anything a file system might read otherwise.
 fn is_plain(file: &str) -> bool {
     let down = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
-    down && file.ends_with(".safetensors") && !file.contains(['\\', ':', '\0'])
+    down && is_name(file) && file.ends_with(".safetensors") && !file.contains(['\\', ':'])
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::{GgufError, limit};
+use crate::text::{cut, is_name};
 
 /// Most pairs accepted; real files have about 60.
 const PAIR_LIMIT: u64 = 1 << 16;
@@ -86,7 +87,7 @@ impl Metadata {
         limit("the key count", pairs, PAIR_LIMIT)?;
         let mut map = HashMap::new();
         for _ in 0..pairs {
-            let key = reader.text("a key", KEY_LIMIT)?;
+            let key = reader.name("a key", KEY_LIMIT)?;
             let kind = reader.kind(&key)?;
             let value = reader.value(&key, kind)?;
             match map.entry(key) {
@@ -234,12 +235,12 @@ impl<'a> Reader<'a> {
         self.take(what, len)
     }
 
-    /// Text that may not be empty.
-    pub(super) fn text(&mut self, what: &'static str, longest: u64) -> Result<String, GgufError> {
+    /// A key, or the name of a tensor.
+    pub(super) fn name(&mut self, what: &'static str, longest: u64) -> Result<String, GgufError> {
         let bytes = self.string(what, longest)?;
         match std::str::from_utf8(&bytes) {
-            Ok(text) if !text.is_empty() => Ok(text.to_owned()),
-            _ => Err(GgufError::Text { what: what.to_owned(), found: cut(&String::from_utf8_lossy(&bytes)) }),
+            Ok(text) if is_name(text) => Ok(text.to_owned()),
+            _ => Err(GgufError::Name { what: what.to_owned(), found: cut(&String::from_utf8_lossy(&bytes)) }),
         }
     }
 
@@ -294,7 +295,7 @@ fn text(key: &str, bytes: &Bytes) -> Result<String, GgufError> {
         Ok(text) => Ok(text.to_owned()),
         Err(_) => Err(GgufError::Key {
             key: key.to_owned(),
-            found: format!("{:?}", cut(&String::from_utf8_lossy(bytes))),
+            found: cut(&String::from_utf8_lossy(bytes)),
             expected: "UTF-8 text",
         }),
     }
@@ -308,16 +309,8 @@ fn shown(value: &Value) -> String {
         Value::F64(n) => n.to_string(),
         Value::Bool(value) => value.to_string(),
         Value::String(bytes) => {
-            format!("{:?}", cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(400)])))
+            format!("\"{}\"", cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(1000)])))
         }
         Value::Array(array) => format!("an array of {} elements", array.len),
-    }
-}
-
-/// The beginning of a text, so that a hostile file does not fill the terminal.
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }

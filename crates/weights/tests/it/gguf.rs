@@ -48,6 +48,16 @@ fn the_vocabulary_is_read() {
     assert_eq!(checkpoint.config()["eos_token_id"], serde_json::json!([61, 62]));
 }
 
+#[test]
+fn version_2_is_read_like_version_3() {
+    let mut file = std::fs::read(data("gguf/tiny.q8_0.gguf")).unwrap();
+    let parse = |file: &[u8]| k2_weights::gguf::parse(&file.to_vec().into()).unwrap().tensors;
+    let version_3 = parse(&file);
+    assert_eq!(file[4..8], 3u32.to_le_bytes());
+    file[4] = 2;
+    assert_eq!(parse(&file), version_3);
+}
+
 fn check(folder: &Path, file: &Path) {
     let (official, gguf) = (open(folder), open(file));
     check_config(file, official.config(), gguf.config());

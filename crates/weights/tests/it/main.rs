@@ -4,6 +4,10 @@
 
 mod fixtures;
 mod gguf;
+mod large;
+mod malformed;
+mod save;
+mod situations;
 
 use k2_kernels::matrix::TILE;
 use k2_weights::Checkpoint;
