@@ -230,6 +230,10 @@ def convert(folder, out, kind=T.F32, joined=False, split_tensors=0, vectors=T.F3
         data = gguf.quants.quantize(np.ascontiguousarray(value, dtype=np.float32), stored)
         raw = None if stored in (T.F32, T.F16) else stored
         writer.add_tensor(name, data, raw_dtype=raw)
+    write(writer)
+
+
+def write(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -263,6 +267,19 @@ def committed():
     (data / "gguf").mkdir(parents=True, exist_ok=True)
     convert(data / "tiny", data / "gguf/tiny.q8_0.gguf", kind=T.Q8_0, vectors=T.F16)
     convert(data / "tiny", data / "gguf/tiny.f16-joined.gguf", kind=T.F16, joined=True, split_tensors=16)
+    every_type(data / "gguf/types.gguf", json.loads((data / "tiny/config.json").read_text()))
+
+
+def every_type(out, config):
+    """Two blocks of every block format, as ffn_up of layers 0, 1, ...: those of reference/ggml_blocks.py."""
+    blocks = ROOT / "crates/kernels/tests/data/ggml"
+    writer = gguf.GGUFWriter(str(out), "deepseek2")
+    add_config(writer, config, joined=False)
+    for layer, path in enumerate(sorted(blocks.glob("*.blocks"))):
+        kind = T[path.stem]
+        rows = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, GGML_QUANT_SIZES[kind][1])[:2]
+        writer.add_tensor(f"blk.{layer}.ffn_up.weight", rows, raw_dtype=kind)
+    write(writer)
 
 
 def main():

@@ -4,6 +4,7 @@
 //! `make_gguf.py --every` wrote from `K2_FIXTURES/model`, each `NAME.FORM.gguf` there is compared with the
 //! folder NAME as well.
 
+use k2_kernels::GgmlType;
 use k2_weights::Checkpoint;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,22 @@ fn converted_fixtures_hold_what_the_folders_hold() {
         {
             check(&folder, file);
         }
+    }
+}
+
+#[test]
+fn every_block_format_is_read() {
+    let checkpoint = open(&data("gguf/types.gguf"));
+    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/data/ggml");
+    let mut kinds: Vec<GgmlType> = GgmlType::all().collect();
+    kinds.sort_by_key(|kind| kind.name());
+    for (layer, kind) in kinds.iter().enumerate() {
+        let name = format!("model.layers.{layer}.mlp.up_proj.weight");
+        let found = numbers(&checkpoint, &name, &[2, kind.block_len()]);
+        let bytes = std::fs::read(expected.join(format!("{}.f32", kind.name()))).unwrap();
+        let want = bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        assert!(found.iter().map(|number| number.to_bits()).eq(want.take(found.len())), "{}", kind.name());
+        assert_eq!(checkpoint.matrix(&name, 2, kind.block_len()).unwrap().format(), kind.name());
     }
 }
 
