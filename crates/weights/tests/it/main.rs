@@ -4,9 +4,11 @@
 
 mod fixtures;
 mod gguf;
+mod gguf_config;
 mod large;
 mod malformed;
 mod save;
+mod schemes;
 mod situations;
 
 use k2_kernels::matrix::TILE;
