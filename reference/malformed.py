@@ -170,6 +170,7 @@ def config():
     unsupported("int4-actorder", weights(actorder="group"), inside + "actorder", "group")
     unsupported("int4-blocks", weights(block_structure=[1, 2]), inside + "block_structure")
     unsupported("int4-dynamic", weights(dynamic=True), inside + "dynamic", "true")
+    unsupported("int4-many-patterns", INT4 | {"ignore": ["re:a"] * 33}, ".ignore", "at most 32")
     cf("int4-bad-pattern", quantized(INT4 | {"ignore": ["re:("]}), "Quantization/Pattern", "`(`")
     cf("int4-look-ahead", quantized(INT4 | {"ignore": ["re:(?!a)b"]}), "Quantization/Pattern", "look-ahead")
     cf("int4-huge-pattern", quantized(INT4 | {"ignore": ["re:((a{1000}){1000}){1000}"]}), "Quantization/Pattern", "limit")

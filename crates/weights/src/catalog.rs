@@ -14,7 +14,7 @@ use crate::error::WeightsError;
 use crate::quantization::{QuantizationError, Scheme};
 use crate::safetensors::Dtype;
 
-/// Tensors that are not part of the text model: those of a vision tower.
+/// Tensors that are not part of the text model (`model.*`, `lm_head.*`): those of a vision tower.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// How many.
@@ -195,23 +195,31 @@ fn join_parts(mut parts: HashMap<String, Part>) -> Result<HashMap<String, Weight
             let mut take = |suffix| take(&mut parts, &name, format!("{module}{suffix}"));
             let weight =
                 Weight::Int4 { packed: take("_packed")?, scale: take("_scale")?, shape: take("_shape")? };
-            weights.insert(module.to_owned(), weight);
+            add(&mut weights, module.to_owned(), weight)?;
         } else if let Some(module) = name.strip_suffix("_scale_inv") {
             let mut take = |suffix| take(&mut parts, &name, format!("{module}{suffix}"));
             let weight = Weight::Fp8 { weight: take("")?, scale_inv: take("_scale_inv")? };
-            weights.insert(module.to_owned(), weight);
+            add(&mut weights, module.to_owned(), weight)?;
         }
     }
     for (name, part) in parts {
         if let Some(missing) = lacking(&name, &part) {
             return Err(QuantizationError::Incomplete { tensor: name, missing });
         }
-        match weights.entry(name) {
-            Entry::Vacant(entry) => entry.insert(Weight::Plain(part)),
-            Entry::Occupied(entry) => return Err(QuantizationError::Both { tensor: entry.key().clone() }),
-        };
+        add(&mut weights, name, Weight::Plain(part))?;
     }
     Ok(weights)
+}
+
+/// A weight in two forms is refused.
+fn add(weights: &mut HashMap<String, Weight>, name: String, weight: Weight) -> Result<(), QuantizationError> {
+    match weights.entry(name) {
+        Entry::Vacant(entry) => {
+            entry.insert(weight);
+            Ok(())
+        }
+        Entry::Occupied(entry) => Err(QuantizationError::Both { tensor: entry.key().clone() }),
+    }
 }
 
 fn take(parts: &mut HashMap<String, Part>, of: &str, name: String) -> Result<Part, QuantizationError> {

@@ -7,9 +7,15 @@
 
 use regex_automata::meta::{BuildError, Regex};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::error::Error;
 
 use crate::text::{cut, shown};
+
+/// Most `re:` patterns accepted, and the largest automaton of one: every linear layer is tried on all.
+/// The published lists have three.
+const PATTERNS: usize = 32;
+const PATTERN_BYTES: usize = 1 << 18;
 
 /// How a checkpoint's linear layers are stored.
 #[derive(Debug)]
@@ -25,7 +31,7 @@ pub enum Scheme {
 /// The `ignore` list of compressed-tensors.
 #[derive(Debug, Default)]
 pub struct Ignore {
-    names: Vec<String>,
+    names: HashSet<String>,
     patterns: Vec<Pattern>,
 }
 
@@ -161,8 +167,13 @@ impl Ignore {
         for entry in list.as_array().map_or_else(|| root.refuse("ignore", EXPECTED), Ok)? {
             let Some(entry) = entry.as_str() else { return root.refuse("ignore", EXPECTED) };
             match entry.strip_prefix("re:") {
-                None => ignore.names.push(plain(entry).to_owned()),
+                None => {
+                    ignore.names.insert(plain(entry).to_owned());
+                }
                 Some(pattern) => ignore.patterns.push(Pattern::new(pattern)?),
+            }
+            if ignore.patterns.len() > PATTERNS {
+                return root.refuse("ignore", "at most 32 `re:` patterns");
             }
         }
         Ok(ignore)
@@ -170,7 +181,7 @@ impl Ignore {
 
     /// Whether a module (a name without the wrapper's prefix) is exempt.
     pub fn contains(&self, module: &str) -> bool {
-        self.names.iter().any(|name| name == module) || self.patterns.iter().any(|p| p.is_match(module))
+        self.names.contains(module) || self.patterns.iter().any(|p| p.is_match(module))
     }
 }
 
@@ -184,7 +195,10 @@ struct Pattern {
 impl Pattern {
     /// Means what Python's `re.match` means: bound to the beginning, free at the end.
     fn new(pattern: &str) -> Result<Pattern, QuantizationError> {
-        let regex = Regex::new(&format!("^(?:{pattern})"))
+        let limits = Regex::config().nfa_size_limit(Some(PATTERN_BYTES));
+        let regex = Regex::builder()
+            .configure(limits)
+            .build(&format!("^(?:{pattern})"))
             .map_err(|error| QuantizationError::Pattern { pattern: cut(pattern), reason: reason(&error) })?;
         Ok(Pattern { regex, prefixed: pattern.contains("language_model") })
     }
@@ -228,7 +242,7 @@ impl<'a> Fields<'a> {
         Ok(Fields { path: format!("{}.{name}", self.path), object })
     }
 
-    /// An absent field counts as null. Numbers are compared as numbers.
+    /// An absent field counts as null.
     fn allow(&self, name: &str, values: &[Value], supported: &'static str) -> Result<(), QuantizationError> {
         match values.contains(self.get(name).unwrap_or(&Value::Null)) {
             true => Ok(()),
