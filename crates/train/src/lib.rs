@@ -1,1 +1,21 @@
-//! MuonClip training of K2-architecture models.
+//! MuonClip training of K2-architecture models: hand-written forward and backward for one architecture.
+//!
+//! `forward` and `backward` mirror the `model` crate file by file; `step` runs them on threads, `optimizer`
+//! changes the weights (Muon, AdamW, QK-Clip), `trainer` repeats that, with checkpoints it can be resumed
+//! from to the same bits. Sources: the Kimi K2 report (arXiv 2507.20534), Moonlight (arXiv 2502.16982),
+//! DeepSeek-V3 (arXiv 2412.19437).
+
+pub mod backward;
+pub mod balance;
+pub mod batch;
+pub mod forward;
+pub mod gemm;
+pub mod loss;
+pub mod params;
+pub mod rng;
+pub mod step;
+mod vectors;
+pub mod workspace;
+
+pub use batch::Batch;
+pub use params::Params;

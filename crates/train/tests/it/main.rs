@@ -1,0 +1,5 @@
+//! The trainer's tests: against values computed by other implementations, and against itself.
+
+mod finite_differences;
+mod fixtures;
+mod tiny_grad;
