@@ -5,14 +5,19 @@
 //! from to the same bits. Sources: the Kimi K2 report (arXiv 2507.20534), Moonlight (arXiv 2502.16982),
 //! DeepSeek-V3 (arXiv 2412.19437).
 
+pub mod adamw;
 pub mod backward;
 pub mod balance;
 pub mod batch;
 pub mod forward;
 pub mod gemm;
 pub mod loss;
+pub mod muon;
+pub mod optimizer;
 pub mod params;
+pub mod qk_clip;
 pub mod rng;
+pub mod schedule;
 pub mod step;
 mod vectors;
 pub mod workspace;

@@ -2,4 +2,6 @@
 
 mod finite_differences;
 mod fixtures;
+mod models;
+mod optimizer;
 mod tiny_grad;
