@@ -105,6 +105,10 @@ fn check_weight_shape(
     rows: usize,
     cols: usize,
 ) -> Result<(), WeightsError> {
+    if part.shape != [2] {
+        let (path, found) = (catalog.path(part.file).to_owned(), part.shape.clone());
+        return Err(WeightsError::Shape { path, tensor: name.to_owned(), found, expected: vec![2] });
+    }
     let found: Vec<i64> = match part.encoding {
         Encoding::Dtype(Dtype::I32) => {
             part.bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect()

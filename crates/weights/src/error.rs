@@ -29,7 +29,7 @@ pub enum WeightsError {
     Outside { path: PathBuf, target: PathBuf },
     /// The folder holds no weights in a known form.
     #[error(
-        "{}: no checkpoint here: expected model.safetensors, model.safetensors.index.json or one .gguf file or split",
+        "{}: no checkpoint here: expected a folder with model.safetensors or model.safetensors.index.json, or a .gguf file",
         path.display()
     )]
     NoCheckpoint { path: PathBuf },

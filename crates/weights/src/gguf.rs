@@ -13,6 +13,7 @@ use bytes::Bytes;
 use k2_kernels::GgmlType;
 use k2_kernels::ggml::type_name;
 use std::collections::HashSet;
+use std::fmt;
 use std::ops::Range;
 
 use crate::catalog::Encoding;
@@ -28,9 +29,6 @@ pub(crate) use set::{find_set, open_set};
 
 /// Most tensors accepted; K2 has about 1,100.
 const TENSOR_LIMIT: u64 = 1 << 20;
-
-/// Longest tensor name accepted; ggml's own limit is 64.
-const NAME_LIMIT: u64 = 256;
 
 /// What a GGUF file without `general.alignment` is aligned to.
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -77,7 +75,7 @@ pub enum GgufError {
     #[error(
         "{what} is \"{found}\", expected a name: UTF-8, not empty, at most 512 bytes, no control characters"
     )]
-    Name { what: String, found: String },
+    Name { what: &'static str, found: String },
     /// A value type that the format does not have.
     #[error("key `{key}` has the unknown value type {found}")]
     ValueType { key: String, found: u32 },
@@ -96,8 +94,11 @@ pub enum GgufError {
     /// A tensor is given twice.
     #[error("tensor `{tensor}` is there twice")]
     DuplicateTensor { tensor: String },
-    /// A tensor without dimensions, with more than four, or with an empty one.
-    #[error("tensor `{tensor}` has the dimensions {found:?}, expected one to four, none of them 0")]
+    /// A tensor without dimensions, or with more than the format has.
+    #[error("tensor `{tensor}` has {found} dimensions, expected one to four")]
+    Rank { tensor: String, found: u32 },
+    /// A tensor without numbers.
+    #[error("tensor `{tensor}` has the dimensions {found:?}, expected none to be 0")]
     Dimensions { tensor: String, found: Vec<u64> },
     /// A number format that is not supported.
     #[error("tensor `{tensor}` has the type {}; supported: F32, F16, BF16, {}", name_of(*number), supported())]
@@ -146,17 +147,17 @@ pub fn parse(file: &Bytes) -> Result<Gguf, GgufError> {
     }
     let tensors = reader.u64("the tensor count")?;
     let pairs = reader.u64("the key count")?;
-    limit("the tensor count", tensors, TENSOR_LIMIT)?;
+    limit(format_args!("the tensor count"), tensors, TENSOR_LIMIT)?;
     let metadata = Metadata::read(&mut reader, pairs)?;
     let raw = (0..tensors).map(|_| RawTensor::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
     let tensors = place(raw, reader.position(), alignment(&metadata)?, file.len() as u64)?;
     Ok(Gguf { metadata, tensors })
 }
 
-fn limit(what: &str, found: u64, limit: u64) -> Result<(), GgufError> {
+fn limit(what: fmt::Arguments<'_>, found: u64, limit: u64) -> Result<(), GgufError> {
     match found <= limit {
         true => Ok(()),
-        false => Err(GgufError::Limit { what: what.to_owned(), found, limit }),
+        false => Err(GgufError::Limit { what: what.to_string(), found, limit }),
     }
 }
 
@@ -179,10 +180,10 @@ struct RawTensor {
 
 impl RawTensor {
     fn read(reader: &mut Reader<'_>) -> Result<RawTensor, GgufError> {
-        let name = reader.name("a tensor name", NAME_LIMIT)?;
+        let name = reader.name("a tensor name")?;
         let rank = u32::from_le_bytes(reader.array("a dimension count")?);
         if !(1..=4).contains(&rank) {
-            return Err(GgufError::Dimensions { tensor: name, found: vec![0; rank.min(16) as usize] });
+            return Err(GgufError::Rank { tensor: name, found: rank });
         }
         let dims: Vec<u64> = (0..rank).map(|_| reader.u64("a dimension")).collect::<Result<_, _>>()?;
         if dims.contains(&0) {

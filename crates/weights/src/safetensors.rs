@@ -16,6 +16,9 @@ use crate::text::{cut, is_name, why};
 /// Largest header accepted, the reference implementation's own limit.
 pub const HEADER_LIMIT: u64 = 100_000_000;
 
+/// Most dimensions accepted.
+const RANK_LIMIT: usize = 16;
+
 /// The tensors of one file, in the order of its header.
 #[derive(Debug)]
 pub struct Header {
@@ -66,6 +69,9 @@ pub enum SafetensorsError {
     /// A dtype that the format does not know.
     #[error("tensor `{tensor}` has the unknown dtype `{dtype}`")]
     UnknownDtype { tensor: String, dtype: String },
+    /// More dimensions than anything has.
+    #[error("tensor `{tensor}` has {found} dimensions, at most {RANK_LIMIT} are accepted")]
+    Rank { tensor: String, found: usize },
     /// Shape x dtype does not fit into 64 bits, or is not whole bytes.
     #[error("tensor `{tensor}` of shape {shape:?} and dtype {dtype} has no byte count")]
     Size { tensor: String, shape: Vec<u64>, dtype: &'static str },
@@ -237,6 +243,9 @@ impl RawInfo {
             return Err(SafetensorsError::UnknownDtype { tensor: tensor(), dtype: cut(&self.dtype) });
         };
         let RawInfo { shape, data_offsets: (begin, end), .. } = self;
+        if shape.len() > RANK_LIMIT {
+            return Err(SafetensorsError::Rank { tensor: tensor(), found: shape.len() });
+        }
         let sizes: Result<Vec<usize>, _> = shape.iter().map(|&dim| usize::try_from(dim)).collect();
         let (Some(expected), Ok(sizes)) = (dtype.bytes(&shape), sizes) else {
             return Err(SafetensorsError::Size { tensor: tensor(), shape, dtype: dtype.name() });

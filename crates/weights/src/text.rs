@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Longest name of a tensor or a key accepted; official ones have some 80 bytes.
-const NAME_LIMIT: usize = 512;
+pub(crate) const NAME_LIMIT: usize = 512;
 
 /// Whether a text can be a name: not empty, not long, no control characters.
 pub(crate) fn is_name(text: &str) -> bool {

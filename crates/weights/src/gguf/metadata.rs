@@ -6,15 +6,13 @@
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 
 use super::{GgufError, limit};
-use crate::text::{cut, is_name};
+use crate::text::{NAME_LIMIT, cut, is_name};
 
 /// Most pairs accepted; real files have about 60.
 const PAIR_LIMIT: u64 = 1 << 16;
-
-/// Longest key, from the specification.
-const KEY_LIMIT: u64 = (1 << 16) - 1;
 
 /// Longest array accepted; K2's vocabulary has 163,840 entries.
 const ARRAY_LIMIT: u64 = 1 << 22;
@@ -84,10 +82,10 @@ const KINDS: [(Kind, u64); 13] = [
 
 impl Metadata {
     pub(super) fn read(reader: &mut Reader<'_>, pairs: u64) -> Result<Metadata, GgufError> {
-        limit("the key count", pairs, PAIR_LIMIT)?;
+        limit(format_args!("the key count"), pairs, PAIR_LIMIT)?;
         let mut map = HashMap::new();
         for _ in 0..pairs {
-            let key = reader.name("a key", KEY_LIMIT)?;
+            let key = reader.name("a key")?;
             let kind = reader.kind(&key)?;
             let value = reader.value(&key, kind)?;
             match map.entry(key) {
@@ -177,7 +175,7 @@ impl Array {
             return None;
         }
         let mut reader = Reader::new(&self.data);
-        let element = |_| text(key, &reader.string("an element", u64::MAX)?);
+        let element = |_| text(key, &self.data[reader.string("an element", u64::MAX)?]);
         Some((0..self.len).map(element).collect())
     }
 
@@ -207,14 +205,14 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    fn take(&mut self, what: &'static str, needed: u64) -> Result<Bytes, GgufError> {
-        let available = self.file.len() - self.at;
+    /// Steps over some bytes and says where they are.
+    fn step(&mut self, what: &'static str, needed: u64) -> Result<Range<usize>, GgufError> {
+        let (at, available) = (self.at, self.file.len() - self.at);
         if needed > available as u64 {
-            return Err(GgufError::Truncated { what, at: self.at, needed, available });
+            return Err(GgufError::Truncated { what, at, needed, available });
         }
-        let bytes = self.file.slice(self.at..self.at + needed as usize);
         self.at += needed as usize;
-        Ok(bytes)
+        Ok(at..self.at)
     }
 
     pub(super) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], GgufError> {
@@ -229,18 +227,18 @@ impl<'a> Reader<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    fn string(&mut self, what: &'static str, longest: u64) -> Result<Bytes, GgufError> {
+    fn string(&mut self, what: &'static str, longest: u64) -> Result<Range<usize>, GgufError> {
         let len = self.u64(what)?;
-        limit(&format!("the length of {what}"), len, longest)?;
-        self.take(what, len)
+        limit(format_args!("the length of {what}"), len, longest)?;
+        self.step(what, len)
     }
 
     /// A key, or the name of a tensor.
-    pub(super) fn name(&mut self, what: &'static str, longest: u64) -> Result<String, GgufError> {
-        let bytes = self.string(what, longest)?;
-        match std::str::from_utf8(&bytes) {
+    pub(super) fn name(&mut self, what: &'static str) -> Result<String, GgufError> {
+        let range = self.string(what, NAME_LIMIT as u64)?;
+        match std::str::from_utf8(&self.file[range.clone()]) {
             Ok(text) if is_name(text) => Ok(text.to_owned()),
-            _ => Err(GgufError::Name { what: what.to_owned(), found: cut(&String::from_utf8_lossy(&bytes)) }),
+            _ => Err(GgufError::Name { what, found: cut(&String::from_utf8_lossy(&self.file[range])) }),
         }
     }
 
@@ -264,7 +262,7 @@ impl<'a> Reader<'a> {
             Kind::F32 => Value::F32(f32::from_le_bytes(self.array(WHAT)?)),
             Kind::F64 => Value::F64(f64::from_le_bytes(self.array(WHAT)?)),
             Kind::Bool => Value::Bool(self.array::<1>(WHAT)? != [0]),
-            Kind::String => Value::String(self.string(WHAT, STRING_LIMIT)?),
+            Kind::String => Value::String(self.file.slice(self.string(WHAT, STRING_LIMIT)?)),
             Kind::Array => Value::Array(self.elements(key)?),
         })
     }
@@ -273,7 +271,7 @@ impl<'a> Reader<'a> {
     fn elements(&mut self, key: &str) -> Result<Array, GgufError> {
         let (kind, width) = self.kind(key)?;
         let len = self.u64("an array length")?;
-        limit(&format!("the length of the array `{key}`"), len, ARRAY_LIMIT)?;
+        limit(format_args!("the length of the array `{key}`"), len, ARRAY_LIMIT)?;
         let start = self.at;
         match kind {
             Kind::Array => return Err(GgufError::NestedArray { key: key.to_owned() }),
@@ -283,14 +281,14 @@ impl<'a> Reader<'a> {
                 }
             }
             _ => {
-                self.take("an array", len * width)?;
+                self.step("an array", len * width)?;
             }
         }
         Ok(Array { kind, len, data: self.file.slice(start..self.at) })
     }
 }
 
-fn text(key: &str, bytes: &Bytes) -> Result<String, GgufError> {
+fn text(key: &str, bytes: &[u8]) -> Result<String, GgufError> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
         Err(_) => Err(GgufError::Key {

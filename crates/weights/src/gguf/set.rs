@@ -14,6 +14,7 @@ use crate::checkpoint::Progress;
 use crate::error::WeightsError;
 use crate::mmap::map;
 use crate::names::{Official, official};
+use crate::text::cut;
 
 /// Most experts of a layer accepted; K2 has 384.
 const EXPERT_LIMIT: usize = 4096;
@@ -40,7 +41,7 @@ pub(crate) fn find_set(folder: &Path) -> Result<Option<PathBuf>, WeightsError> {
     firsts.sort_unstable();
     match firsts.len() {
         0 | 1 => Ok(firsts.first().map(|name| folder.join(name))),
-        _ => Err(WeightsError::SeveralGguf { path: folder.to_owned(), names: firsts.join(", ") }),
+        _ => Err(WeightsError::SeveralGguf { path: folder.to_owned(), names: cut(&firsts.join(", ")) }),
     }
 }
 
