@@ -17,11 +17,11 @@ pub(super) fn check(repository: &Repository) -> Vec<Violation> {
     violations
 }
 
-/// Lines of `[workspace.dependencies]` without a comment of at least three words. Members need none.
+/// Lines of `[workspace.dependencies]` without a comment of at least two words. Members need none.
 fn without_reason(root: &str) -> Vec<Violation> {
     let lacks_reason = |line: &Line<'_>| {
         let reason = line.text.split_once('#').map_or("", |(_, reason)| reason);
-        !line.text.contains("path = ") && reason.split_whitespace().count() < 3
+        !line.text.contains("path = ") && reason.split_whitespace().count() < 2
     };
     lines(root)
         .filter(|line| line.section == "workspace.dependencies" && lacks_reason(line))

@@ -13,11 +13,11 @@ const DRAWERS: [&str; 7] = ["common", "helper", "helpers", "misc", "types", "uti
 const MADE_ELSEWHERE: [&str; 6] =
     ["/data/", "/malformed/", "fixtures/model/", "fuzz/corpus/", "fuzz/seeds/", "Cargo.lock"];
 
-/// Every Rust file begins with `//!`, a line of at least three words.
+/// Every Rust file begins with `//!`, a line of at least two words.
 pub(super) fn headers(repository: &Repository) -> Vec<Violation> {
     let says_little = |text: &str| {
         let header = text.lines().next().and_then(|first| first.strip_prefix("//! "));
-        header.is_none_or(|header| header.split_whitespace().count() < 3)
+        header.is_none_or(|header| header.split_whitespace().count() < 2)
     };
     repository
         .rust_files()
