@@ -10,7 +10,8 @@ fuzz_target!(|data: &[u8]| {
         let down = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
         assert!(down, "{file:?} leads out of the folder");
     }
-    let mut found: Vec<(usize, &str)> = index.tensors.iter().map(|(name, &file)| (file, name.as_str())).collect();
+    let mut found: Vec<(usize, &str)> =
+        index.tensors.iter().map(|(name, &file)| (file, name.as_str())).collect();
     assert!(index.check(&found).is_ok());
     if found.pop().is_some() {
         assert!(index.check(&found).is_err());

@@ -24,10 +24,13 @@ fuzz_target!(|data: &[u8]| {
             normalize(&mut messages);
         }
         for template in Template::ALL {
-            let Ok(rendered) = render(template, &messages, &tools, RenderOptions::default()) else { continue };
+            let Ok(rendered) = render(template, &messages, &tools, RenderOptions::default()) else {
+                continue;
+            };
             let ids = rendered.ids(&TOKENIZER);
             let control = ids.iter().filter(|&&id| TOKENIZER.specials().get(id).is_some()).count();
-            let known = |range: &&Range<usize>| TOKENIZER.specials().id(&rendered.text[(*range).clone()]).is_some();
+            let known =
+                |range: &&Range<usize>| TOKENIZER.specials().id(&rendered.text[(*range).clone()]).is_some();
             assert_eq!(control, rendered.markers.iter().filter(known).count());
             assert_eq!(TOKENIZER.decode(&ids).expect("known ids"), rendered.text);
         }

@@ -6,10 +6,25 @@ use k2_chat::{Tokenizer, tiktoken};
 use std::sync::LazyLock;
 
 const SPECIALS: [&str; 19] = [
-    "[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|start_header_id|>", "[EOT]",
-    "<|im_system|>", "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>",
-    "<|tool_call_argument_begin|>", "<|tool_call_end|>", "<|im_middle|>", "<think>", "</think>",
-    "<|media_pad|>", "[UNK]", "[PAD]",
+    "[BOS]",
+    "[EOS]",
+    "<|im_end|>",
+    "<|im_user|>",
+    "<|im_assistant|>",
+    "<|start_header_id|>",
+    "[EOT]",
+    "<|im_system|>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+    "<|im_middle|>",
+    "<think>",
+    "</think>",
+    "<|media_pad|>",
+    "[UNK]",
+    "[PAD]",
 ];
 
 /// After the 256 bytes: in base64 "th", "the", " the", "fu", "0", two bytes of 你, "你", "  ".
@@ -21,7 +36,10 @@ pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     let lines = tokens.iter().enumerate().map(|(rank, token)| format!("{token} {rank}\n"));
     let ranks = tokens.len() as u32;
     let special = |(id, content): (usize, &&str)| {
-        (format!("{}", ranks as usize + id), serde_json::json!({ "content": content, "special": !content.contains("tool") }))
+        (
+            format!("{}", ranks as usize + id),
+            serde_json::json!({ "content": content, "special": !content.contains("tool") }),
+        )
     };
     let decoder: serde_json::Map<_, _> = SPECIALS.iter().enumerate().map(special).collect();
     let config = serde_json::json!({ "added_tokens_decoder": decoder }).to_string();

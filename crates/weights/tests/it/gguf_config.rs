@@ -117,15 +117,22 @@ fn check(changes: &[(&'static str, Option<Meta>)], field: &str, want: &Value) {
     let mut pairs = required();
     pairs.retain(|(key, _)| changes.iter().all(|(changed, _)| changed != key));
     pairs.extend(changes.iter().filter_map(|(key, value)| Some((*key, value.clone()?))));
-    let config = config(&[parse(&file(&pairs).into()).unwrap()]).unwrap();
+    let config = config(&[parse(&file(&pairs, 0).into()).unwrap()]).unwrap();
     let changed: Vec<_> = changes.iter().map(|(key, _)| key).collect();
     assert_eq!(config.pointer(field), Some(want), "{field} after changing {changed:?}");
 }
 
-/// A file without tensors.
-fn file(pairs: &[(&str, Meta)]) -> Vec<u8> {
+/// The front of a file with the required keys and one tensor of that name, dimensions and type.
+pub(crate) fn front(name: &str, dims: [u64; 3], kind: u32) -> Vec<u8> {
+    let dims = dims.map(u64::to_le_bytes).concat();
+    let tensor = [text(name), vec![3, 0, 0, 0], dims, kind.to_le_bytes().to_vec(), vec![0; 8]].concat();
+    [file(&required(), 1), tensor].concat()
+}
+
+/// A file's magic, counts and pairs.
+fn file(pairs: &[(&str, Meta)], tensors: u64) -> Vec<u8> {
     let mut file = b"GGUF\x03\0\0\0".to_vec();
-    file.extend(0u64.to_le_bytes());
+    file.extend(tensors.to_le_bytes());
     file.extend((pairs.len() as u64).to_le_bytes());
     for (key, value) in pairs {
         let whole = key.starts_with("general.") || key.starts_with("tokenizer.");
