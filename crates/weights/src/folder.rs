@@ -85,28 +85,35 @@ fn open_shards(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File
     Ok((paths, tensors))
 }
 
-/// Maps the files and reads their headers on all processors. A header of K2 has some 3,000 tensors.
+/// Maps the files and reads their headers on all processors, this thread included. A header of K2 has some
+/// 3,000 tensors.
 fn open_files(paths: Vec<PathBuf>, progress: &mut dyn FnMut(Progress)) -> Result<Files, WeightsError> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
+    let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&file| file < paths.len());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(paths.len());
     let mut opened: Vec<Option<Result<_, WeightsError>>> = paths.iter().map(|_| None).collect();
+    let mut done = 0;
+    let mut keep = |(file, result): (usize, _)| {
+        opened[file] = Some(result);
+        done += 1;
+        progress(Progress { files: done, of: paths.len() });
+    };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (sender, next, paths) = (sender.clone(), &next, &paths);
+        for _ in 1..threads {
+            let (sender, claim, paths) = (sender.clone(), &claim, &paths);
             scope.spawn(move || {
-                loop {
-                    let file = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(path) = paths.get(file) else { break };
+                while let Some(file) = claim() {
                     // The receiver outlives the threads: sending cannot fail.
-                    let _ = sender.send((file, open_file(file, path)));
+                    let _ = sender.send((file, open_file(file, &paths[file])));
                 }
             });
         }
         drop(sender);
-        for (done, (file, result)) in receiver.iter().enumerate() {
-            opened[file] = Some(result);
-            progress(Progress { files: done + 1, of: paths.len() });
+        while let Some(file) = claim() {
+            keep((file, open_file(file, &paths[file])));
+            receiver.try_iter().for_each(&mut keep);
         }
+        receiver.iter().for_each(&mut keep);
     });
     let tensors = opened.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
     Ok((paths, tensors))
