@@ -156,6 +156,11 @@ impl Worker {
     }
 }
 
+/// Tokens that a thread's buffers hold for sequences of this length.
+pub(crate) fn micro_tokens(length: usize) -> usize {
+    length.max(MICRO_TOKENS)
+}
+
 /// Cuts the batches into pieces of neighbouring sequences.
 fn split(batches: &[Batch], sequences: usize, threads: usize) -> Vec<MicroBatch<'_>> {
     let each = |batch: &Batch| {

@@ -154,6 +154,16 @@ impl Layout {
     }
 }
 
+impl Tensor {
+    /// As in the official files: gains and biases are vectors.
+    pub fn shape(&self) -> Vec<usize> {
+        match self.rule {
+            Rule::Matrix | Rule::Table => vec![self.slot.rows, self.slot.cols],
+            Rule::Gain | Rule::SelectionBias => vec![self.slot.cols],
+        }
+    }
+}
+
 impl Slot {
     /// Numbers in it.
     #[allow(clippy::len_without_is_empty)] // no tensor is empty

@@ -1,0 +1,205 @@
+//! What `k2 train --config RECIPE.toml` reads. Unknown keys are refused.
+
+use k2_model::Config;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+use crate::error::TrainError;
+use crate::optimizer::OptimizerSettings;
+use crate::schedule::Schedule;
+
+/// Largest recipe that is read.
+const RECIPE_LIMIT: u64 = 1 << 20;
+
+/// A training run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Folder of checkpoints and metrics.
+    pub run: PathBuf,
+    /// Seed of new weights; the data has its own.
+    #[serde(default)]
+    pub seed: u64,
+    /// Threads; 0 is one per processor. Another number gives other roundings.
+    #[serde(default)]
+    pub threads: usize,
+    /// A checkpoint to begin with, in place of new weights.
+    #[serde(default)]
+    pub init: Option<PathBuf>,
+    /// Standard deviation of new weights.
+    #[serde(default)]
+    pub init_std: Option<f32>,
+    /// `config.json` by its official field names; those that this family has in common may be left out.
+    pub model: Map<String, Value>,
+    /// Where the data comes from.
+    pub data: Map<String, Value>,
+    /// How much of it makes a step.
+    pub batch: BatchSettings,
+    /// Learning rate over time.
+    pub schedule: Schedule,
+    /// What changes the weights.
+    pub optimizer: OptimizerSettings,
+    /// Keeping experts equally busy.
+    #[serde(default)]
+    pub balance: BalanceSettings,
+    /// Rounding in the last stage.
+    #[serde(default)]
+    pub quantization: Option<QuantizationSettings>,
+    /// How often the run is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointSettings,
+    /// How often the held-out loss is taken.
+    #[serde(default)]
+    pub evaluation: EvaluationSettings,
+}
+
+/// A step's size.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchSettings {
+    /// Positions of a sequence.
+    pub length: usize,
+    /// Sequences of a batch.
+    pub sequences: usize,
+    /// Batches of a step.
+    #[serde(default = "one")]
+    pub accumulation: usize,
+}
+
+/// Balance of the experts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BalanceSettings {
+    /// How far the selection bias moves in a step; times the learning rate over its peak.
+    pub bias_rate: f32,
+    /// Steps at the end in which it does not move.
+    pub bias_frozen_steps: u64,
+    /// Weight of the sequence-wise balance loss.
+    pub sequence_loss: f32,
+}
+
+/// Quantisation-aware training.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantizationSettings {
+    /// The last steps compute with INT4 experts and BF16 for the rest.
+    pub last_steps: u64,
+}
+
+/// Checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps between two; 0 leaves it to the time.
+    pub every_steps: u64,
+    /// Minutes between two; 0 leaves it to the steps.
+    pub every_minutes: f64,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> CheckpointSettings {
+        CheckpointSettings { every_steps: 0, every_minutes: 5.0, keep: 2 }
+    }
+}
+
+/// Held-out loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Steps between two; 0 is never.
+    pub every_steps: u64,
+    /// Batches that it is taken over.
+    pub batches: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Recipe {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Recipe, TrainError> {
+        let io = |error| TrainError::Io { path: path.to_owned(), error };
+        if std::fs::metadata(path).map_err(io)?.len() > RECIPE_LIMIT {
+            return Err(io(std::io::Error::other("too large for a recipe")));
+        }
+        Recipe::parse(&std::fs::read_to_string(path).map_err(io)?, path)
+    }
+
+    /// Reads and checks a text; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Recipe, TrainError> {
+        let wrong = |error| TrainError::Recipe { path: path.to_owned(), error: Box::new(error) };
+        let recipe: Recipe = toml::from_str(text).map_err(wrong)?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// The whole `config.json`: what the recipe says, and what all models of the family have in common.
+    pub fn config_json(&self) -> Value {
+        let mut config = json!({
+            "architectures": ["DeepseekV3ForCausalLM"], "model_type": "kimi_k2", "hidden_act": "silu",
+            "attention_bias": false, "attention_dropout": 0.0, "scoring_func": "sigmoid",
+            "topk_method": "noaux_tc", "norm_topk_prob": true, "n_group": 1, "topk_group": 1,
+            "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "pretraining_tp": 1, "ep_size": 1,
+            "rope_scaling": null, "q_lora_rank": null, "tie_word_embeddings": false,
+            "torch_dtype": "bfloat16", "use_cache": true,
+        });
+        if let Some(fields) = config.as_object_mut() {
+            fields.extend(self.model.clone());
+            if let Some(heads) = fields.get("num_attention_heads").cloned() {
+                fields.entry("num_key_value_heads").or_insert(heads);
+            }
+        }
+        config
+    }
+
+    /// The model's config.
+    pub fn config(&self) -> Result<Config, TrainError> {
+        Ok(Config::from_json(&self.config_json())?)
+    }
+
+    fn check(&self) -> Result<(), TrainError> {
+        let config = self.config()?;
+        let (batch, schedule, optimizer) = (&self.batch, &self.schedule, &self.optimizer);
+        let most = config.max_position_embeddings.min(1 << 20);
+        within("batch.length", batch.length, 1, most)?;
+        within("batch.sequences", batch.sequences, 1, 1 << 16)?;
+        within("batch.accumulation", batch.accumulation, 1, 1 << 16)?;
+        within("threads", self.threads, 0, 1024)?;
+        within("checkpoint.keep", self.checkpoint.keep, 1, 1000)?;
+        within("schedule.steps", schedule.steps, 1, 1 << 40)?;
+        let ramps = schedule.warmup_steps.saturating_add(schedule.decay_steps);
+        within("schedule.warmup_steps + decay_steps", ramps, 0, schedule.steps)?;
+        within("schedule.peak_lr", schedule.peak_lr, 0.0, 1.0)?;
+        within("schedule.final_lr", schedule.final_lr, 0.0, schedule.peak_lr)?;
+        within("optimizer.weight_decay", optimizer.weight_decay, 0.0, 10.0)?;
+        within("optimizer.muon.momentum", optimizer.muon.momentum, 0.0, 1.0)?;
+        within("optimizer.muon.newton_schulz_steps", optimizer.muon.newton_schulz_steps, 1, 100)?;
+        within("optimizer.adamw.beta1", optimizer.adamw.beta1, 0.0, 0.999_999)?;
+        within("optimizer.adamw.beta2", optimizer.adamw.beta2, 0.0, 0.999_999)?;
+        within("optimizer.qk_clip_tau", optimizer.qk_clip_tau.unwrap_or(1.0), 1e-3, 1e6)?;
+        within("optimizer.max_gradient_norm", optimizer.max_gradient_norm.unwrap_or(1.0), 1e-9, 1e9)?;
+        within("balance.bias_rate", self.balance.bias_rate, 0.0, 1.0)?;
+        within("balance.sequence_loss", self.balance.sequence_loss, 0.0, 100.0)?;
+        within("checkpoint.every_minutes", self.checkpoint.every_minutes, 0.0, 1e6)?;
+        within("init_std", self.init_std.unwrap_or(0.0), 0.0, 10.0)
+    }
+}
+
+/// NaN is within nothing.
+fn within<T: PartialOrd + std::fmt::Display>(
+    field: &'static str,
+    found: T,
+    least: T,
+    most: T,
+) -> Result<(), TrainError> {
+    match found >= least && found <= most {
+        true => Ok(()),
+        false => {
+            Err(TrainError::Value { field, found: found.to_string(), expected: format!("{least} to {most}") })
+        }
+    }
+}

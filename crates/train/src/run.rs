@@ -1,0 +1,172 @@
+//! A run from its recipe to its last checkpoint.
+
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::batch::Batch;
+use crate::checkpoint;
+use crate::error::TrainError;
+use crate::memory;
+use crate::metrics::Metrics;
+use crate::params::Params;
+use crate::recipe::Recipe;
+use crate::trainer::{StepReport, Trainer};
+
+/// Where batches come from, and how to get back to where one was.
+pub trait Source {
+    /// The next batch; data begins again when it is at its end.
+    fn next_batch(&mut self) -> Result<Batch, TrainError>;
+    /// Where the next batch begins.
+    fn cursor(&self) -> Value;
+    /// Goes to where a cursor was taken.
+    fn seek(&mut self, cursor: &Value) -> Result<(), TrainError>;
+}
+
+/// What happens in a run, for those who watch it.
+#[derive(Debug)]
+#[allow(missing_docs)] // fields say what they are
+pub enum Event<'a> {
+    /// Weights and data are there.
+    Started { step: u64, parameters: usize, threads: usize },
+    /// A step is done.
+    Step { report: &'a StepReport, tokens_per_second: f64 },
+    /// The held-out loss was taken.
+    Evaluated { step: u64, loss: f64 },
+    /// A checkpoint is on the disk.
+    Saved { path: &'a Path },
+    /// All steps are done, or the watcher has asked to stop.
+    Finished { step: u64 },
+}
+
+/// Who watches a run; `Break` ends it after a checkpoint.
+pub type Watcher<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + 'a;
+
+/// Trains. `held_out` is what the held-out loss is taken over. With `resume`, goes on from the last
+/// checkpoint of the recipe's folder; without, the folder must not hold one. Returns the last checkpoint.
+pub fn run(
+    recipe: &Recipe,
+    source: &mut dyn Source,
+    held_out: &[Batch],
+    resume: bool,
+    watcher: &mut Watcher<'_>,
+) -> Result<PathBuf, TrainError> {
+    let folder = recipe.run.join("checkpoints");
+    let last = checkpoint::latest(&folder)?;
+    let mut trainer = match (&last, resume) {
+        (Some(_), false) => return Err(TrainError::Occupied { path: recipe.run.clone() }),
+        (None, true) => return Err(TrainError::NoCheckpoint { path: folder }),
+        (Some(path), true) => {
+            let mut trainer = begin(recipe, Params::zeros(&recipe.config()?))?;
+            source.seek(&checkpoint::resume(&mut trainer, recipe, path)?)?;
+            trainer
+        }
+        (None, false) => begin(recipe, initial(recipe)?)?,
+    };
+    std::fs::create_dir_all(&folder).map_err(|error| TrainError::Io { path: folder.clone(), error })?;
+    let metrics = Metrics::open(&recipe.run, trainer.progress().step)?;
+    let parameters = trainer.params().values().len();
+    let started = Event::Started { step: trainer.progress().step, parameters, threads: trainer.threads() };
+    // Nothing has been done yet that a checkpoint could save.
+    let _ = watcher(&started);
+    let mut run = Run { recipe, source, held_out, watcher, metrics, folder, saved: Instant::now(), last };
+    run.train(&mut trainer)
+}
+
+/// Weights to begin with: of another checkpoint, or new ones.
+fn initial(recipe: &Recipe) -> Result<Params, TrainError> {
+    let config = recipe.config()?;
+    match &recipe.init {
+        None => Ok(Params::random(&config, recipe.seed, recipe.init_std)),
+        Some(path) => {
+            let checkpoint = k2_weights::Checkpoint::open(path, &mut |_| ())?;
+            Ok(Params::load_as(&checkpoint, &config)?)
+        }
+    }
+}
+
+/// A trainer, if there is memory for what it will need.
+fn begin(recipe: &Recipe, params: Params) -> Result<Trainer, TrainError> {
+    let trainer = Trainer::new(recipe, params);
+    let (layout, threads) = (trainer.params().layout(), trainer.threads());
+    let rounded = recipe.quantization.is_some();
+    let needed = memory::needed(layout, &recipe.optimizer, threads, recipe.batch.length, rounded);
+    match memory::available() {
+        Some(available) if needed > available => {
+            Err(TrainError::Memory { needed: needed >> 20, available: available >> 20 })
+        }
+        _ => Ok(trainer),
+    }
+}
+
+struct Run<'a, 'w> {
+    recipe: &'a Recipe,
+    source: &'a mut dyn Source,
+    held_out: &'a [Batch],
+    watcher: &'a mut Watcher<'w>,
+    metrics: Metrics,
+    folder: PathBuf,
+    saved: Instant,
+    last: Option<PathBuf>,
+}
+
+impl Run<'_, '_> {
+    fn train(&mut self, trainer: &mut Trainer) -> Result<PathBuf, TrainError> {
+        let mut flow = ControlFlow::Continue(());
+        while flow.is_continue() && !trainer.is_done() {
+            flow = self.step(trainer)?;
+            self.evaluate(trainer)?;
+            if self.is_due(trainer.progress().step) {
+                self.save(trainer)?;
+            }
+        }
+        let step = trainer.progress().step;
+        let path = match self.last.take() {
+            Some(path) if path.ends_with(format!("step-{step:08}")) => path,
+            _ => self.save(trainer)?,
+        };
+        let _ = (self.watcher)(&Event::Finished { step });
+        Ok(path)
+    }
+
+    fn step(&mut self, trainer: &mut Trainer) -> Result<ControlFlow<()>, TrainError> {
+        let start = Instant::now();
+        let batches: Result<Vec<Batch>, TrainError> =
+            (0..self.recipe.batch.accumulation).map(|_| self.source.next_batch()).collect();
+        let batches = batches?;
+        let report = trainer.step(&batches)?;
+        let tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let seconds = start.elapsed().as_secs_f64();
+        let tokens_per_second = tokens as f64 / seconds;
+        self.metrics.step(&report, seconds, tokens_per_second)?;
+        Ok((self.watcher)(&Event::Step { report: &report, tokens_per_second }))
+    }
+
+    fn evaluate(&mut self, trainer: &mut Trainer) -> Result<(), TrainError> {
+        let progress = trainer.progress();
+        let every = self.recipe.evaluation.every_steps;
+        let due = every > 0 && (progress.step.is_multiple_of(every) || trainer.is_done());
+        if !due || self.held_out.is_empty() {
+            return Ok(());
+        }
+        let loss = trainer.evaluate(self.held_out)?;
+        self.metrics.evaluation(progress.step, progress.tokens, loss)?;
+        let _ = (self.watcher)(&Event::Evaluated { step: progress.step, loss });
+        Ok(())
+    }
+
+    fn is_due(&self, step: u64) -> bool {
+        let settings = &self.recipe.checkpoint;
+        let by_steps = settings.every_steps > 0 && step.is_multiple_of(settings.every_steps);
+        let minutes = self.saved.elapsed().as_secs_f64() / 60.0;
+        by_steps || (settings.every_minutes > 0.0 && minutes >= settings.every_minutes)
+    }
+
+    fn save(&mut self, trainer: &Trainer) -> Result<PathBuf, TrainError> {
+        let path = checkpoint::save(trainer, self.recipe, self.source.cursor(), &self.folder)?;
+        (self.saved, self.last) = (Instant::now(), Some(path.clone()));
+        let _ = (self.watcher)(&Event::Saved { path: &path });
+        Ok(path)
+    }
+}

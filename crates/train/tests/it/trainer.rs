@@ -1,0 +1,153 @@
+//! Whole runs: they learn, they resume to the same bits, and they stop with a reason.
+
+use k2_train::checkpoint::latest;
+use k2_train::{Event, Params, Source, TrainError, Trainer, run};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::copy_task::{copy_task, recipe};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// Weights of a checkpoint, bit by bit.
+fn bits(path: &Path) -> (Vec<u8>, Vec<u8>) {
+    let read = |name| std::fs::read(path.join(name)).unwrap();
+    (read("model.safetensors"), read("optimizer.safetensors"))
+}
+
+#[test]
+fn a_run_learns_to_copy_with_either_optimizer_and_with_rounding() {
+    for (name, steps, changes) in [("muon", 150, ""), ("int4", 150, "[quantization]\nlast_steps = 30")] {
+        let recipe = recipe(&folder(&format!("learns-{name}")), steps, changes);
+        let mut losses = Vec::new();
+        let mut watcher = |event: &Event<'_>| {
+            if let Event::Step { report, .. } = event {
+                losses.push(report.loss);
+            }
+            ControlFlow::Continue(())
+        };
+        run(&recipe, &mut copy_task(), &[], false, &mut watcher).unwrap();
+        let (first, last) = (losses[0], losses[losses.len() - 1]);
+        println!("{name}: {first:.3} to {last:.3}");
+        assert!(first > 2.9 && last < 1.0, "{name}: {first} to {last}");
+    }
+}
+
+/// Stopping after any step and going on gives what an uninterrupted run gives.
+#[test]
+fn a_resumed_run_ends_with_the_same_bits() {
+    let changes = "[checkpoint]\nevery_steps = 4\nevery_minutes = 0.0\n[quantization]\nlast_steps = 5";
+    let whole = recipe(&folder("whole"), 15, changes);
+    let want = bits(&run(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    let cut = recipe(&folder("cut"), 15, changes);
+    for (resume, stop) in [(false, 3), (true, 9), (true, 10), (true, 99)] {
+        let mut watcher = |event: &Event<'_>| match event {
+            Event::Step { report, .. } if report.step == stop => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        run(&cut, &mut copy_task(), &[], resume, &mut watcher).unwrap();
+    }
+    let checkpoints = cut.run.join("checkpoints");
+    assert!(bits(&latest(&checkpoints).unwrap().unwrap()) == want, "resumed runs give other bits");
+    assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 2, "the last two are kept");
+    let metrics = std::fs::read_to_string(cut.run.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 15, "one line per step, none twice");
+}
+
+/// As after `kill -9`: steps since the last checkpoint are lost, an unfinished checkpoint is in the way, and
+/// the metrics end in half a line.
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let changes = "[checkpoint]\nevery_steps = 4\nevery_minutes = 0.0";
+    let whole = recipe(&folder("kill-whole"), 11, changes);
+    let want = bits(&run(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    let killed = recipe(&folder("kill-cut"), 11, changes);
+    let run_and_die = std::panic::catch_unwind(|| {
+        run(&killed, &mut copy_task(), &[], false, &mut |event| match event {
+            Event::Step { report, .. } if report.step == 7 => panic!("killed"),
+            _ => ControlFlow::Continue(()),
+        })
+    });
+    assert!(run_and_die.is_err());
+    let unfinished = killed.run.join("checkpoints/.step-00000008.tmp");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    std::fs::write(unfinished.join("model.safetensors"), b"half").unwrap();
+    let metrics = killed.run.join("metrics.jsonl");
+    let half = std::fs::read_to_string(&metrics).unwrap() + "{\"step\": 8, \"lo";
+    std::fs::write(&metrics, half).unwrap();
+    let last = run(&killed, &mut copy_task(), &[], true, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(bits(&last) == want);
+    assert_eq!(std::fs::read_to_string(metrics).unwrap().lines().count(), 11);
+}
+
+#[test]
+fn same_seed_and_threads_same_bits_other_threads_same_loss() {
+    let losses = |threads: usize| {
+        let mut recipe = recipe(&folder(&format!("threads-{threads}")), 10, "");
+        recipe.threads = threads;
+        let params = Params::random(&recipe.config().unwrap(), recipe.seed, None);
+        let mut trainer = Trainer::new(&recipe, params);
+        let mut source = copy_task();
+        let mut step =
+            || trainer.step(&[source.next_batch().unwrap(), source.next_batch().unwrap()]).unwrap();
+        let losses: Vec<f64> = (0..10).map(|_| step().loss).collect();
+        (losses, trainer.params().values().to_vec())
+    };
+    let one = losses(1);
+    for threads in [1, 2, 3] {
+        let (again, other) = (losses(threads), losses(threads));
+        assert!(again == other, "{threads} threads: two runs differ");
+        // The first step has the same weights whatever the threads; then rounding grows with the steps.
+        let difference = (again.0[0] - one.0[0]).abs() / one.0[0];
+        assert!(difference < 1e-5, "{threads} threads: {difference:e}");
+        let last = (again.0[9] - one.0[9]).abs() / one.0[9];
+        assert!(last < 1e-3, "{threads} threads after ten steps: {last:e}");
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_named() {
+    let recipe = recipe(&folder("nan"), 10, "");
+    let mut params = Params::random(&recipe.config().unwrap(), 1, None);
+    let name = "model.layers.1.mlp.experts.3.up_proj.weight";
+    params.get_mut(name).unwrap()[5] = f32::NAN;
+    let error = Trainer::new(&recipe, params).step(&[copy_task().next_batch().unwrap()]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "step 1: the weight of {name} is not finite; the weights before this step are in the last checkpoint"
+        )
+    );
+}
+
+#[test]
+fn runs_do_not_overwrite_each_other_and_do_not_change_their_recipe() {
+    let run_quietly = |recipe: &k2_train::Recipe, resume| {
+        run(recipe, &mut copy_task(), &[], resume, &mut |_| ControlFlow::Continue(()))
+    };
+    let mut recipe = recipe(&folder("twice"), 10, "");
+    assert!(matches!(run_quietly(&recipe, true), Err(TrainError::NoCheckpoint { .. })));
+    run_quietly(&recipe, false).unwrap();
+    assert!(matches!(run_quietly(&recipe, false), Err(TrainError::Occupied { .. })));
+    recipe.seed += 1;
+    assert!(matches!(run_quietly(&recipe, true), Err(TrainError::OtherRecipe { section: "seed", .. })));
+}
+
+#[test]
+fn batches_that_do_not_fit_are_refused() {
+    let recipe = recipe(&folder("batches"), 10, "");
+    let mut trainer = Trainer::new(&recipe, Params::random(&recipe.config().unwrap(), 1, None));
+    let good = copy_task().next_batch().unwrap();
+    let mut check = |change: fn(&mut k2_train::Batch), message: &str| {
+        let mut batch = good.clone();
+        change(&mut batch);
+        let error = trainer.step(&[batch]).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+    };
+    check(|b| b.tokens[7] = 24, "batch: tokens[7] is 24, the vocabulary has 24 tokens");
+    check(|b| b.targets.truncate(5), "batch: targets has 5 entries, 6 sequences of 64 need 384");
+    check(|b| b.loss_mask[0] = f32::NAN, "batch: loss_mask[0] is NaN");
+    check(|b| b.loss_mask.fill(0.0), "batch: all of loss_mask is 0");
+}
