@@ -21,13 +21,14 @@ import checkpoint
 import kimi_k2
 import safetensors_file as st
 
+FOLDERS = Path(__file__).resolve().parent.parent / "fixtures/model"
 TOLERANCE = 1e-4
 EXACT = {"router_layers", "router_indices", "greedy_tokens", "greedy_top2"}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent / "fixtures/model")
+    parser.add_argument("folders", nargs="?", type=Path, default=FOLDERS)
     parser.add_argument("--naive-only", action="store_true")
     args = parser.parse_args()
     folders = sorted(path.parent for path in args.folders.glob("*/expected.safetensors"))
@@ -49,7 +50,8 @@ def check(folder, forms):
                 worst[name] = max(worst.get(name, 0), error)
     missing = sorted(expected.keys() - worst.keys() - {"input_ids", "input_ids_2"})
     failed = [name for name, error in worst.items() if not error <= (0 if name in EXACT else TOLERANCE)]
-    print(f"{'FAIL' if failed or missing else 'ok  '} {folder.name:18}", " ".join(f"{n} {e:.1e}" for n, e in worst.items()))
+    errors = " ".join(f"{name} {error:.1e}" for name, error in worst.items())
+    print(f"{'FAIL' if failed or missing else 'ok  '} {folder.name:18}", errors)
     for name in failed + missing:
         print(f"     {name}:", "not computed" if name in missing else f"differs by {worst[name]:.3g}")
     return not failed and not missing
@@ -59,8 +61,8 @@ def outputs(config, weights, expected, absorbed):
     """What `expected.safetensors` should hold, by its names. The continuation is fed its recorded tokens at once."""
     trace = {}
     logits = kimi_k2.forward(config, weights, expected["input_ids"], trace, absorbed)
-    found = {name: np.array(values) for name, values in trace.items() if name not in ("final_hidden", "router_layers")}
-    found |= {"logits": logits, "final_hidden": trace["final_hidden"][0], "router_layers": np.array(trace["router_layers"][0])}
+    once = {name: np.array(trace.pop(name)[0]) for name in ("final_hidden", "router_layers")}
+    found = {name: np.array(layers) for name, layers in trace.items()} | once | {"logits": logits}
     found["logits_2"] = kimi_k2.forward(config, weights, expected["input_ids_2"], None, absorbed)
     tokens = expected["greedy_tokens"]
     continued = kimi_k2.forward(config, weights, np.concatenate([expected["input_ids"], tokens[:-1]]), None, absorbed)
@@ -71,7 +73,8 @@ def greedy(logits):
     """The greedy outputs from the logits [n, V] that each token was picked from."""
     top2 = np.argsort(-logits, axis=-1)[:, :2]
     best = np.take_along_axis(logits, top2, axis=-1)
-    return {"greedy_tokens": top2[:, 0], "greedy_top2": top2, "greedy_margin": best[:, 0] - best[:, 1], "greedy_logits": logits}
+    margin = best[:, 0] - best[:, 1]
+    return {"greedy_tokens": top2[:, 0], "greedy_top2": top2, "greedy_margin": margin, "greedy_logits": logits}
 
 
 def official_package_reads(folder):

@@ -11,12 +11,14 @@ import numpy as np
 import safetensors_file as st
 
 FP8_BLOCK, INT4_GROUP = 128, 32
-FP8_CONFIG = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]}
+FP8_CONFIG = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+              "weight_block_size": [FP8_BLOCK, FP8_BLOCK]}
 INT4_CONFIG = {
     "config_groups": {"group_0": {
         "input_activations": None, "output_activations": None, "targets": ["Linear"],
-        "weights": {"actorder": None, "block_structure": None, "dynamic": False, "group_size": INT4_GROUP, "num_bits": 4,
-                    "observer": "minmax", "observer_kwargs": {}, "strategy": "group", "symmetric": True, "type": "int"}}},
+        "weights": {"actorder": None, "block_structure": None, "dynamic": False, "group_size": INT4_GROUP,
+                    "num_bits": 4, "observer": "minmax", "observer_kwargs": {}, "strategy": "group", "symmetric": True,
+                    "type": "int"}}},
     "format": "pack-quantized",
     "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", r"re:.*mlp\.(gate|up|gate_up|down)_proj.*"],
     "kv_cache_scheme": None, "quant_method": "compressed-tensors", "quantization_status": "compressed",
@@ -26,8 +28,9 @@ QUANTIZATION = {"bf16": None, "fp8": FP8_CONFIG, "int4": INT4_CONFIG}
 
 def shapes(config):
     """Every tensor of a model by its official name, in the order of the forward pass: [out, in]."""
-    hidden, heads, latent, rope = (config[k] for k in ("hidden_size", "num_attention_heads", "kv_lora_rank", "qk_rope_head_dim"))
-    nope, value, experts = (config[k] for k in ("qk_nope_head_dim", "v_head_dim", "n_routed_experts"))
+    hidden, heads, latent = (config[k] for k in ("hidden_size", "num_attention_heads", "kv_lora_rank"))
+    nope, rope, value = (config[k] for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    experts = config["n_routed_experts"]
     yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
     for layer in range(config["num_hidden_layers"]):
         at, mlp = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."

@@ -17,10 +17,11 @@ def forward(config, weights, ids, trace=None, absorbed=False):
     keep(trace, "hidden_states", x)
     for layer in range(config["num_hidden_layers"]):
         at = Prefixed(weights, f"model.layers.{layer}.")
-        attended = attention(config, at.inside("self_attn."), rms_norm(x, at["input_layernorm.weight"], eps), trace, absorbed)
-        x = x + keep(trace, "attn_out", attended)
+        normed = rms_norm(x, at["input_layernorm.weight"], eps)
+        x = x + keep(trace, "attn_out", attention(config, at.inside("self_attn."), normed, trace, absorbed))
+        normed = rms_norm(x, at["post_attention_layernorm.weight"], eps)
         block = moe if layer in moe_layers else dense
-        x = x + keep(trace, "mlp_out", block(config, at.inside("mlp."), rms_norm(x, at["post_attention_layernorm.weight"], eps), trace))
+        x = x + keep(trace, "mlp_out", block(config, at.inside("mlp."), normed, trace))
         keep(trace, "hidden_states", x)
     x = keep(trace, "final_hidden", rms_norm(x, weights["model.norm.weight"], eps))
     return x @ weights["lm_head.weight"].T
@@ -144,7 +145,7 @@ def route(config, w, x, trace):
 
 
 def choose(config, scores, bias):
-    """The k best experts of the best groups, and by how much the nearest decision was taken. The bias has its say here only."""
+    """The k best experts of the best groups, and the margin of the nearest decision. The bias has its say here only."""
     choice = scores + bias
     k, groups, kept = config["num_experts_per_tok"], config["n_group"], config["topk_group"]
     margin = np.full(len(choice), np.inf)

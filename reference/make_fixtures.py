@@ -38,8 +38,9 @@ K25_ROPE = THINKING_ROPE | {"beta_fast": 32.0}
 
 # Kimi K2 in small. Widths avoid powers of two and multiples of 16 where the format allows it.
 SMALL = {
-    "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "aux_loss_alpha": 0.001,
-    "bos_token_id": 112, "eos_token_id": 114, "pad_token_id": 127, "ep_size": 1, "first_k_dense_replace": 1,
+    "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+    "aux_loss_alpha": 0.001, "bos_token_id": 112, "eos_token_id": 114, "pad_token_id": 127, "ep_size": 1,
+    "first_k_dense_replace": 1,
     "hidden_act": "silu", "hidden_size": 44, "initializer_range": 0.02, "intermediate_size": 52, "kv_lora_rank": 12,
     "max_position_embeddings": 131072, "model_type": "kimi_k2", "moe_intermediate_size": 20, "moe_layer_freq": 1,
     "n_group": 1, "n_routed_experts": 7, "n_shared_experts": 1, "norm_topk_prob": True, "num_attention_heads": 3,
@@ -58,11 +59,14 @@ def long_rope(**changes):
     return INSTRUCT_ROPE | {"original_max_position_embeddings": 48} | changes
 
 
-# name -> what differs from SMALL; format, shards, prompt lengths and so on stand beside the config.
+DEFAULTS = {"format": "bf16", "shards": 1, "shape_dtype": "I64", "k25": False, "tokenizer": False, "tokens": 24,
+            "tokens_2": 13}
+
+# name -> what differs from SMALL, beside it what differs from DEFAULTS.
 FIXTURES = {
     "bf16": {"config": {}},
-    "bf16_sharded": {"config": {"num_attention_heads": 5, "qk_nope_head_dim": 12, "v_head_dim": 6, "first_k_dense_replace": 2,
-                                "hidden_size": 36}, "shards": 3},
+    "bf16_sharded": {"config": {"num_attention_heads": 5, "qk_nope_head_dim": 12, "v_head_dim": 6,
+                                "first_k_dense_replace": 2, "hidden_size": 36}, "shards": 3},
     "fp8": {"config": {"hidden_size": 136, "intermediate_size": 144, "num_attention_heads": 5, "qk_nope_head_dim": 22,
                        "v_head_dim": 26, "kv_lora_rank": 20, "q_lora_rank": 40, "num_hidden_layers": 2,
                        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}, "format": "fp8"},
@@ -78,7 +82,8 @@ FIXTURES = {
                                   "n_routed_experts": 9, "n_shared_experts": 2, "routed_scaling_factor": 2.446,
                                   "max_position_embeddings": 8192}},
     "bytes": {"config": {"vocab_size": 512, "bos_token_id": 256, "eos_token_id": 258, "pad_token_id": 511,
-                         "hidden_size": 32, "num_hidden_layers": 2, "n_routed_experts": 6}, "tokenizer": True, "tokens": 18},
+                         "hidden_size": 32, "num_hidden_layers": 2, "n_routed_experts": 6},
+              "tokenizer": True, "tokens": 18},
 }
 
 
@@ -96,7 +101,7 @@ def main():
 
 
 def make(name, spec, seed, folder):
-    spec = {"format": "bf16", "shards": 1, "shape_dtype": "I64", "k25": False, "tokenizer": False, "tokens": 24, "tokens_2": 13} | spec
+    spec = DEFAULTS | spec
     config = SMALL | spec["config"]
     config["num_key_value_heads"] = config["num_attention_heads"]
     for attempt in range(1000):
@@ -110,8 +115,8 @@ def make(name, spec, seed, folder):
     shutil.rmtree(folder, ignore_errors=True)
     write_checkpoint(folder, config, stored, spec, rng)
     st.write(folder / "expected.safetensors", expected)
-    meta = {"name": name, "seed": seed, "attempt": attempt, "spec": spec, "versions": {"numpy": np.__version__}} | measured
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1, default=float) + "\n")
+    meta = {"name": name, "seed": seed, "attempt": attempt, "spec": spec, "versions": {"numpy": np.__version__}}
+    (folder / "meta.json").write_text(json.dumps(meta | measured, indent=1, default=float) + "\n")
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{name}: attempt {attempt}, {size / 1000:.0f} kB, routing margin {measured['min_routing_margin']:.1e}, "
           f"greedy margin {measured['min_greedy_margin']:.1e}, float32 noise {measured['float32_noise']:.1e}")
@@ -127,7 +132,7 @@ def draw_checkpoint(rng, config, spec):
 
 
 def draw(rng, name, shape):
-    """Activations stay near unit size, attention and routing are decided but not saturated, logits have deviation 1.5."""
+    """Activations stay near unit size, attention and routing decide without saturating, logits deviate by 1.5."""
     if name.endswith("e_score_correction_bias"):
         return rng.normal(0, 0.15, shape)
     if len(shape) == 1:
@@ -146,28 +151,35 @@ def evaluate(rng, config, weights, spec):
     prompts = [prompt(rng, config, spec[length]) for length in ("tokens", "tokens_2")]
     traces = [{}, {}, {}]
     logits, logits_2 = (kimi_k2.forward(config, weights, ids, trace) for ids, trace in zip(prompts, traces))
-    ids = prompts[0]
-    for _ in range(GREEDY_TOKENS):
-        traces[2] = {}
-        continued = kimi_k2.forward(config, weights, ids, traces[2])
-        ids = np.append(ids, continued[-1].argmax())
-    chosen = greedy(continued[-GREEDY_TOKENS:])
-    assert (chosen["greedy_tokens"] == ids[-GREEDY_TOKENS:]).all()
-
-    expected = {"input_ids": ("I64", prompts[0]), "input_ids_2": ("I64", prompts[1])}
-    expected |= {name: ("I64", chosen[name]) for name in ("greedy_tokens", "greedy_top2")}
-    expected |= {"router_layers": ("I64", np.array(traces[0]["router_layers"][0]))}
-    expected |= {"logits": ("F32", logits), "logits_2": ("F32", logits_2), "final_hidden": ("F32", traces[0]["final_hidden"][0])}
-    expected |= {name: ("F32", chosen[name]) for name in ("greedy_margin", "greedy_logits")}
-    expected["router_indices"] = ("I32", np.array(traces[0]["router_indices"]))
-    short = spec["tokens"] <= 32
-    for name in ("hidden_states", "router_logits", "router_weights", "router_margin", *(DETAILS if short else ())):
-        expected[name] = ("F32", np.array(traces[0][name]))
+    chosen = continuation(config, weights, prompts[0], traces[2])
     if chosen["greedy_margin"].min() < MIN_GREEDY_MARGIN:  # spares the slow measurements
         return None, None, "greedy margin"
-    measured = measure(config, weights, prompts[0], logits, traces) | {
-        "min_greedy_margin": chosen["greedy_margin"].min(), "greedy_distinct": len(set(chosen["greedy_tokens"].tolist()))}
-    return expected, measured, unfitness(measured)
+    measured = measure(config, weights, prompts[0], logits, traces)
+    measured["min_greedy_margin"] = chosen["greedy_margin"].min()
+    measured["greedy_distinct"] = len(np.unique(chosen["greedy_tokens"]))
+    found = {"input_ids": prompts[0], "input_ids_2": prompts[1], "logits": logits, "logits_2": logits_2}
+    return expected(found | chosen | traces[0], spec), measured, unfitness(measured)
+
+
+def continuation(config, weights, ids, trace):
+    """The greedy outputs; `trace` is left with the last step's, which saw every token."""
+    for _ in range(GREEDY_TOKENS):
+        trace.clear()
+        logits = kimi_k2.forward(config, weights, ids, trace)
+        ids = np.append(ids, logits[-1].argmax())
+    chosen = greedy(logits[-GREEDY_TOKENS:])
+    assert (chosen["greedy_tokens"] == ids[-GREEDY_TOKENS:]).all()
+    return chosen
+
+
+def expected(found, spec):
+    """`expected.safetensors`: name -> (dtype, numbers), integers first."""
+    found = found | {name: found[name][0] for name in ("router_layers", "final_hidden")}  # lists of one
+    dtypes = dict.fromkeys(("input_ids", "input_ids_2", "greedy_tokens", "greedy_top2", "router_layers"), "I64")
+    dtypes["router_indices"] = "I32"
+    kept = found.keys() - (() if spec["tokens"] <= 32 else DETAILS)
+    tensors = {name: (dtypes.get(name, "F32"), np.array(found[name])) for name in kept}
+    return dict(sorted(tensors.items(), key=lambda item: (-np.dtype(st.PLAIN[item[1][0]]).itemsize, item[0])))
 
 
 def prompt(rng, config, length):
@@ -179,8 +191,8 @@ def prompt(rng, config, length):
 def measure(config, weights, ids, logits, traces):
     narrow = {name: weight.astype(np.float32) for name, weight in weights.items()}
     noise = [np.abs(kimi_k2.forward(config, narrow, ids) - logits).max()]
-    frequencies = kimi_k2.inverse_frequencies
-    with mock.patch.object(kimi_k2, "inverse_frequencies", lambda c: np.nextafter(frequencies(c).astype(np.float32), np.float32(0))):
+    one_ulp_off = np.nextafter(kimi_k2.inverse_frequencies(config).astype(np.float32), np.float32(0))
+    with mock.patch.object(kimi_k2, "inverse_frequencies", lambda config: one_ulp_off):
         noise.append(np.abs(kimi_k2.forward(config, weights, ids) - logits).max())
     routed = np.array(traces[0]["router_logits"])
     unbiased = np.sort(np.argsort(-routed, axis=-1)[..., :config["num_experts_per_tok"]], axis=-1)
@@ -211,7 +223,7 @@ def unfitness(measured):
         return "float32 noise"
     if measured["greedy_distinct"] < MIN_DISTINCT:
         return "greedy continuation repeats itself"
-    # Masked groups are -inf in one published implementation and 0 in another: the same while chosen scores are positive.
+    # Masked groups count -inf in one published implementation, 0 in another: the same while chosen scores are positive.
     if measured["lowest_chosen_score"] <= 0:
         return "a chosen score is not positive"
     easy = {mistake: cost for mistake, cost in measured["cost_of_mistakes"].items() if cost < MIN_COST_OF_A_MISTAKE}
@@ -234,14 +246,15 @@ def write_checkpoint(folder, config, stored, spec, rng):
 def nested(config):
     """As K2.5 ships: the text model's config inside the wrapper's."""
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    vision = {"patch_size": 14, "vt_hidden_size": 8}
     return {"architectures": ["KimiK25ForConditionalGeneration"], "dtype": "bfloat16", "model_type": "kimi_k25", **ids,
-            "text_config": config, "tie_word_embeddings": False, "vision_config": {"patch_size": 14, "vt_hidden_size": 8}}
+            "text_config": config, "tie_word_embeddings": False, "vision_config": vision}
 
 
 def vision_tower(rng):
     """A few tensors of the other half of K2.5, to be passed over."""
-    shapes = {"vision_tower.patch_embed.proj.weight": (8, 3, 14, 14), "vision_tower.encoder.blocks.0.norm0.weight": (8,),
-              "mm_projector.proj.0.weight": (8, 8)}
+    shapes = {"vision_tower.patch_embed.proj.weight": (8, 3, 14, 14),
+              "vision_tower.encoder.blocks.0.norm0.weight": (8,), "mm_projector.proj.0.weight": (8, 8)}
     return {name: ("BF16", st.bf16(rng.normal(0, 0.1, shape))) for name, shape in shapes.items()}
 
 
@@ -257,7 +270,8 @@ def write_tokenizer(folder):
     ranks = [base64.b64encode(bytes([byte])).decode() + f" {byte}\n" for byte in range(256)]
     (folder / "tiktoken.model").write_text("".join(ranks))
     token = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-    table = {str(256 + at): {"content": name} | token | {"special": "tool_call" not in name} for at, name in SPECIAL.items()}
+    table = {str(256 + at): {"content": name, **token, "special": "tool_call" not in name}
+             for at, name in SPECIAL.items()}
     config = {"added_tokens_decoder": table, "bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]",
               "unk_token": "[UNK]", "model_max_length": 131072, "tokenizer_class": "TikTokenTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -74,6 +74,14 @@ def with_yarn(config, tokens):
     return config["rope_scaling"] is not None
 
 
+def with_a_factor(config, tokens):
+    return kimi_k2.cos_sin_factor(config) != 1
+
+
+def with_groups(config, tokens):
+    return config["n_group"] > 1
+
+
 def past_the_original_context(config, tokens):
     return with_yarn(config, tokens) and tokens > 2 * config["rope_scaling"]["original_max_position_embeddings"]
 
@@ -85,10 +93,10 @@ MISTAKES = {
     "mscale once instead of squared": (with_yarn, "softmax_scale", scale_with_mscale_once),
     "no YaRN frequencies": (past_the_original_context, "inverse_frequencies", plain_frequencies),
     "the other release's beta_fast": (past_the_original_context, "inverse_frequencies", frequencies_with_other_beta),
-    "cos and sin without their factor": (lambda c, t: kimi_k2.cos_sin_factor(c) != 1, "cos_sin_factor", lambda config: 1.0),
+    "cos and sin without their factor": (with_a_factor, "cos_sin_factor", lambda config: 1.0),
     "bias left out of the selection": (always, "choose", choose_without_bias),
     "bias in the weights": (always, "route", route_with_bias_in_weights),
     "norm_topk_prob the other way": (always, "route", route_other_norm_topk_prob),
     "no routed scaling": (always, "route", route_without_scaling),
-    "no group limit": (lambda c, t: c["n_group"] > 1, "choose", choose_without_groups),
+    "no group limit": (with_groups, "choose", choose_without_groups),
 }
