@@ -1,31 +1,52 @@
-//! How much memory a run needs, said before it starts.
+//! How much memory a run needs, said before it starts and before anything is allocated for it.
 
-use crate::optimizer::{MatrixRule, OptimizerSettings};
-use crate::params::{Layout, Rule};
+use k2_model::Config;
+
+use crate::error::TrainError;
+use crate::optimizer::MatrixRule;
+use crate::recipe::Recipe;
 use crate::step::micro_tokens;
 
+/// Refuses a run that needs more than the system has free, where the system says so, or absurdly much.
+pub fn check(recipe: &Recipe, config: &Config, threads: usize) -> Result<(), TrainError> {
+    let (needed, available) = (needed(recipe, config, threads), available().unwrap_or(1 << 46));
+    match needed <= u128::from(available) {
+        true => Ok(()),
+        false => Err(TrainError::Memory { needed: (needed >> 20) as u64, available: available >> 20 }),
+    }
+}
+
 /// Bytes that a run will hold at its peak, roughly: weights, moments, each thread's gradient and buffers.
-pub fn needed(
-    layout: &Layout,
-    settings: &OptimizerSettings,
-    threads: usize,
-    length: usize,
-    rounded: bool,
-) -> u64 {
-    let numbers = layout.len() as u64;
-    let second: u64 = layout
-        .tensors()
-        .iter()
-        .filter(|tensor| tensor.rule != Rule::Matrix || settings.matrices == MatrixRule::AdamW)
-        .map(|tensor| tensor.slot.len() as u64)
-        .sum();
-    let copies = 2 + threads as u64 + u64::from(rounded);
-    4 * (numbers * copies + second + threads as u64 * buffers(layout, length))
+fn needed(recipe: &Recipe, config: &Config, threads: usize) -> u128 {
+    let (matrices, tables) = parameters(config);
+    let second = if recipe.optimizer.matrices == MatrixRule::AdamW { matrices + tables } else { tables };
+    let copies = 2 + threads as u128 + u128::from(recipe.quantization.is_some());
+    let buffers = threads as u128 * buffers(config, recipe.batch.length);
+    4 * ((matrices + tables) * copies + second + buffers)
+}
+
+/// Numbers in the matrices of all layers, and in embeddings and head.
+fn parameters(c: &Config) -> (u128, u128) {
+    let n = |count: usize| count as u128;
+    let (hidden, heads, qk) = (n(c.hidden_size), n(c.num_attention_heads), n(c.qk_head_dim()));
+    let queries = match c.q_lora_rank {
+        None => heads * qk * hidden,
+        Some(rank) => n(rank) * (hidden + heads * qk),
+    };
+    let keys_and_values = n(c.kv_lora_rank) * heads * n(c.qk_nope_head_dim + c.v_head_dim);
+    let attention =
+        queries + n(c.latent_width()) * hidden + keys_and_values + hidden * heads * n(c.v_head_dim);
+    let experts = n(c.n_routed_experts) * n(c.moe_intermediate_size) + n(c.shared_intermediate_size());
+    let layer = |layer: usize| match c.is_moe(layer) {
+        true => 3 * hidden * experts + n(c.n_routed_experts) * hidden,
+        false => 3 * hidden * n(c.intermediate_size),
+    };
+    let layers = (0..c.num_hidden_layers).map(|i| attention + layer(i)).sum();
+    (layers, 2 * n(c.vocab_size) * hidden)
 }
 
 /// Numbers in one thread's buffers.
-fn buffers(layout: &Layout, length: usize) -> u64 {
-    let c = layout.config();
+fn buffers(c: &Config, length: usize) -> u128 {
     let attention = 2 * c.q_lora_rank.unwrap_or(0)
         + c.num_attention_heads * (c.qk_head_dim() + c.qk_nope_head_dim + 2 * c.v_head_dim)
         + c.latent_width()
@@ -41,11 +62,11 @@ fn buffers(layout: &Layout, length: usize) -> u64 {
     let kept: usize = (0..c.num_hidden_layers).map(|i| 4 * c.hidden_size + attention + layer(i)).sum();
     let scratch =
         10 * c.hidden_size + 2 * attention + 4 * c.intermediate_size.max(c.shared_intermediate_size());
-    (micro_tokens(length) * (kept + scratch)) as u64
+    micro_tokens(length) as u128 * (kept + scratch) as u128
 }
 
 /// Bytes that the system says are free to be used; `None` where it does not say.
-pub fn available() -> Option<u64> {
+fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -156,6 +156,14 @@ impl Recipe {
         config
     }
 
+    /// How many threads compute.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            threads => threads,
+        }
+    }
+
     /// The model's config.
     pub fn config(&self) -> Result<Config, TrainError> {
         Ok(Config::from_json(&self.config_json())?)

@@ -1,5 +1,6 @@
 //! A run from its recipe to its last checkpoint.
 
+use k2_model::Config;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -52,17 +53,19 @@ pub fn run(
     resume: bool,
     watcher: &mut Watcher<'_>,
 ) -> Result<PathBuf, TrainError> {
+    let config = recipe.config()?;
+    memory::check(recipe, &config, recipe.threads())?;
     let folder = recipe.run.join("checkpoints");
     let last = checkpoint::latest(&folder)?;
     let mut trainer = match (&last, resume) {
         (Some(_), false) => return Err(TrainError::Occupied { path: recipe.run.clone() }),
         (None, true) => return Err(TrainError::NoCheckpoint { path: folder }),
         (Some(path), true) => {
-            let mut trainer = begin(recipe, Params::zeros(&recipe.config()?))?;
+            let mut trainer = Trainer::new(recipe, Params::zeros(&config));
             source.seek(&checkpoint::resume(&mut trainer, recipe, path)?)?;
             trainer
         }
-        (None, false) => begin(recipe, initial(recipe)?)?,
+        (None, false) => Trainer::new(recipe, initial(recipe, &config)?),
     };
     std::fs::create_dir_all(&folder).map_err(|error| TrainError::Io { path: folder.clone(), error })?;
     let metrics = Metrics::open(&recipe.run, trainer.progress().step)?;
@@ -75,28 +78,13 @@ pub fn run(
 }
 
 /// Weights to begin with: of another checkpoint, or new ones.
-fn initial(recipe: &Recipe) -> Result<Params, TrainError> {
-    let config = recipe.config()?;
+fn initial(recipe: &Recipe, config: &Config) -> Result<Params, TrainError> {
     match &recipe.init {
-        None => Ok(Params::random(&config, recipe.seed, recipe.init_std)),
+        None => Ok(Params::random(config, recipe.seed, recipe.init_std)),
         Some(path) => {
             let checkpoint = k2_weights::Checkpoint::open(path, &mut |_| ())?;
-            Ok(Params::load_as(&checkpoint, &config)?)
+            Ok(Params::load_as(&checkpoint, config)?)
         }
-    }
-}
-
-/// A trainer, if there is memory for what it will need.
-fn begin(recipe: &Recipe, params: Params) -> Result<Trainer, TrainError> {
-    let trainer = Trainer::new(recipe, params);
-    let (layout, threads) = (trainer.params().layout(), trainer.threads());
-    let rounded = recipe.quantization.is_some();
-    let needed = memory::needed(layout, &recipe.optimizer, threads, recipe.batch.length, rounded);
-    match memory::available() {
-        Some(available) if needed > available => {
-            Err(TrainError::Memory { needed: needed >> 20, available: available >> 20 })
-        }
-        _ => Ok(trainer),
     }
 }
 

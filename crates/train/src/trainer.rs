@@ -65,10 +65,7 @@ pub struct StepReport {
 impl Trainer {
     /// Begins with these weights.
     pub fn new(recipe: &Recipe, params: Params) -> Trainer {
-        let threads = match recipe.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-            threads => threads,
-        };
+        let threads = recipe.threads();
         Trainer {
             rounded: Vec::new(),
             optimizer: Optimizer::new(params.layout(), recipe.optimizer, threads),

@@ -171,3 +171,51 @@ fn softmax(
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Against the formula, over documents longer than a block, shorter than one, and of one position.
+    #[test]
+    fn output_and_largest_logit_are_those_of_the_formula() {
+        let heads = Heads { count: 3, nope: 5, rope: 2, v: 4 };
+        let (latent_width, rows) = (9, 170);
+        let mut rng = Rng::new(1);
+        let mut numbers = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.normal() as f32).collect() };
+        let (q, kv, kv_a) = (numbers(rows * 21), numbers(rows * 27), numbers(rows * latent_width));
+        let inputs = Inputs { heads, scale: 0.7, q: &q, kv: &kv, kv_a: &kv_a, latent_width };
+        let documents = [0..130, 130..131, 131..170];
+        let (mut out, mut log_sum_exp) = (vec![0.0; rows * 12], vec![0.0; rows * 3]);
+        let mut max_logits = [f32::NEG_INFINITY; 3];
+        let mut scratch = AttentionScratch::default();
+        forward(&inputs, &documents, &mut scratch, &mut out, &mut log_sum_exp, &mut max_logits);
+
+        let mut want_max = [f32::NEG_INFINITY; 3];
+        for (document, row) in documents.iter().flat_map(|d| d.clone().map(move |row| (d, row))) {
+            for head in 0..3 {
+                let query = &q[(row * 3 + head) * 7..][..7];
+                let logit = |key: usize| {
+                    let nope = &kv[(key * 3 + head) * 9..][..5];
+                    let k = nope.iter().chain(&kv_a[key * latent_width + 7..][..2]);
+                    0.7 * query.iter().zip(k).map(|(q, k)| q * k).sum::<f32>()
+                };
+                let logits: Vec<f32> = (document.start..=row).map(logit).collect();
+                want_max[head] = logits.iter().fold(want_max[head], |max, logit| max.max(*logit));
+                let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
+                assert!((log_sum_exp[row * 3 + head] - sum.ln()).abs() < 1e-5);
+                for channel in 0..4 {
+                    let value = |key: usize| kv[((document.start + key) * 3 + head) * 9 + 5 + channel];
+                    let weighted =
+                        logits.iter().enumerate().map(|(key, logit)| logit.exp() / sum * value(key));
+                    let (want, found) = (weighted.sum::<f32>(), out[(row * 3 + head) * 4 + channel]);
+                    assert!((want - found).abs() < 1e-5, "row {row} head {head}: {found} {want}");
+                }
+            }
+        }
+        for (found, want) in max_logits.iter().zip(want_max) {
+            assert!((found - want).abs() < 1e-5 * want, "{max_logits:?} {want_max:?}");
+        }
+    }
+}

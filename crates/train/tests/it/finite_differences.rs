@@ -7,6 +7,7 @@ use k2_train::balance::sequence_loss;
 use k2_train::forward::rope::AngleTable;
 use k2_train::forward::{Pass, forward};
 use k2_train::loss::loss;
+use k2_train::params::Layout;
 use k2_train::rng::Rng;
 use k2_train::workspace::Workspace;
 use k2_train::{Batch, Params};
@@ -94,28 +95,16 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
+    /// Runs once, so that every later pass has a choice of experts to keep to.
     fn new(config: &'a Config, params: &Params, batch: &'a Batch, balance: f32) -> Model<'a> {
         let angles = AngleTable::new(config, batch.length);
-        let mut model = Model { config, batch, angles, workspace: Workspace::default(), balance };
-        let layout = params.layout().clone();
-        forward(&model.pass(&layout, params.values(), false), &mut { Workspace::default() });
-        let pass = Pass {
-            layout: &layout,
-            weights: params.values(),
-            batch: batch.micro(0..batch.sequences),
-            angles: &model.angles,
-            frozen_routing: false,
-        };
-        forward(&pass, &mut model.workspace);
-        model
+        let model = Model { config, batch, angles, workspace: Workspace::default(), balance };
+        let mut workspace = Workspace::default();
+        forward(&model.pass(params.layout(), params.values(), false), &mut workspace);
+        Model { workspace, ..model }
     }
 
-    fn pass<'b>(
-        &'b self,
-        layout: &'b k2_train::params::Layout,
-        weights: &'b [f32],
-        frozen: bool,
-    ) -> Pass<'b> {
+    fn pass<'b>(&'b self, layout: &'b Layout, weights: &'b [f32], frozen: bool) -> Pass<'b> {
         let batch = self.batch.micro(0..self.batch.sequences);
         Pass { layout, weights, batch, angles: &self.angles, frozen_routing: frozen }
     }

@@ -136,6 +136,16 @@ fn runs_do_not_overwrite_each_other_and_do_not_change_their_recipe() {
 }
 
 #[test]
+fn a_model_that_does_not_fit_is_refused_before_anything_is_allocated() {
+    let mut recipe = recipe(&folder("memory"), 10, "");
+    for field in ["n_routed_experts", "moe_intermediate_size", "vocab_size"] {
+        recipe.model.insert(field.into(), (1 << 24).into());
+    }
+    let error = run(&recipe, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, TrainError::Memory { .. }), "{error}");
+}
+
+#[test]
 fn batches_that_do_not_fit_are_refused() {
     let recipe = recipe(&folder("batches"), 10, "");
     let mut trainer = Trainer::new(&recipe, Params::random(&recipe.config().unwrap(), 1, None));

@@ -1,0 +1,482 @@
+//! What the user says for a parameter, and the argument that follows from it.
+//!
+//! Arguments are copied: the letters of what was said, without prepositions, quotes or the blanks of an
+//! expression. Numbers become numbers. Nothing is computed, translated or looked up on the way.
+
+use serde::Deserialize;
+
+use super::draw::{Draw, is_held_out};
+
+/// What kind of value a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // named by what they are
+pub enum ValueType {
+    City, TemperatureUnit, Day, Expression, Quantity, FromUnit, ToUnit, FromCurrency, ToCurrency, Task, When,
+    Duration, SmallNumber, Title, ClockTime, Quotable, Language, Query, Recipient, Body, Person, Word, TinyNumber,
+    Sides, Room, OnOff, OnOffBoolean, FromPlace, ToPlace, Flight, LowNumber, HighNumber, Item, Date, Dish, Path,
+    OtherPath, Url, Priority, Address, Symbol, Code, Name, Place, Identifier, Street,
+}
+
+impl ValueType {
+    /// The fixed choices of an enumeration.
+    pub fn choices(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::TemperatureUnit => Some(&["celsius", "fahrenheit"]),
+            Self::OnOff => Some(&["on", "off"]),
+            Self::Priority => Some(&["low", "medium", "high"]),
+            _ => None,
+        }
+    }
+
+    /// True for numbers without a fraction.
+    pub fn is_integer(self) -> bool {
+        use ValueType::{HighNumber, LowNumber, Sides, SmallNumber, TinyNumber};
+        matches!(self, SmallNumber | TinyNumber | Sides | LowNumber | HighNumber)
+    }
+
+    /// True for any number.
+    pub fn is_number(self) -> bool {
+        self.is_integer() || self == Self::Quantity
+    }
+
+    /// True if nothing marks the end of the value but the end of the sentence.
+    pub fn is_free_text(self) -> bool {
+        use ValueType::{Body, Dish, Item, Query, Quotable, Task, Title};
+        matches!(self, Task | Body | Query | Quotable | Title | Item | Dish)
+    }
+}
+
+/// An argument, before it is known how the schema wants it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument {
+    /// Letters, copied.
+    Text(String),
+    /// A number as JSON writes it.
+    Number(String),
+    /// One of an enumeration's choices, in its own letters.
+    Choice(String),
+    /// Yes or no.
+    Boolean(bool),
+}
+
+impl Argument {
+    /// The argument as text.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Text(text) | Self::Number(text) | Self::Choice(text) => text.clone(),
+            Self::Boolean(value) => value.to_string(),
+        }
+    }
+}
+
+/// A value in a sentence and in a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// In the user's words.
+    pub said: String,
+    /// In the call.
+    pub argument: Argument,
+}
+
+impl Value {
+    /// Said as it is copied.
+    fn text(text: String) -> Value {
+        Value { said: text.clone(), argument: Argument::Text(text) }
+    }
+
+    /// Said with a word before it that is not copied.
+    fn after(before: &str, text: String) -> Value {
+        Value { said: format!("{before}{text}"), argument: Argument::Text(text) }
+    }
+
+    fn number(said: String, number: String) -> Value {
+        Value { said, argument: Argument::Number(number) }
+    }
+
+    fn choice(choice: &str) -> Value {
+        Value { said: choice.to_owned(), argument: Argument::Choice(choice.to_owned()) }
+    }
+}
+
+impl Draw<'_> {
+    /// A value of this type; `earlier` are the values that the same request has already.
+    pub(crate) fn value(&mut self, kind: ValueType, earlier: &[Value]) -> Value {
+        match kind {
+            ValueType::ToUnit => self.to_unit(earlier),
+            ValueType::HighNumber => self.high_number(earlier),
+            kind if kind.choices().is_some() => self.any_value(kind),
+            // Small sets are seen whole; their pairs are held out by the first of them.
+            ValueType::TinyNumber | ValueType::SmallNumber | ValueType::Sides | ValueType::OnOffBoolean
+            | ValueType::LowNumber | ValueType::Day | ValueType::Room | ValueType::ClockTime | ValueType::Language
+            | ValueType::FromUnit | ValueType::FromCurrency => self.any_value(kind),
+            kind => self.in_part(
+                |value: &Value| match &value.argument {
+                    Argument::Text(text) | Argument::Number(text) | Argument::Choice(text) => text,
+                    Argument::Boolean(_) => "",
+                },
+                |draw| loop {
+                    let value = draw.any_value(kind);
+                    if !earlier.contains(&value) {
+                        return value;
+                    }
+                },
+            ),
+        }
+    }
+
+    fn any_value(&mut self, kind: ValueType) -> Value {
+        use ValueType as T;
+        let lists = self.lists;
+        match kind {
+            T::City | T::FromPlace | T::ToPlace => Value::text(self.city()),
+            T::Place | T::Name | T::Street => Value::text(self.business_or_place(kind)),
+            T::Day => self.day(),
+            T::When => self.when(),
+            T::ClockTime => Value::text(self.clock_time()),
+            T::Date => Value::text(self.date()),
+            T::Expression => self.expression(),
+            T::Quantity => self.quantity(),
+            T::FromUnit => Value::text(self.unit()),
+            T::FromCurrency | T::ToCurrency => Value::text(self.currency()),
+            T::Task => Value::text(self.task()),
+            T::Duration => Value::text(self.duration()),
+            T::SmallNumber => self.small_number(5, 120),
+            T::TinyNumber => self.small_number(2, 12),
+            T::LowNumber => self.small_number(1, 50),
+            T::Sides => { let sides = *self.pick(&[4, 6, 8, 10, 12, 20, 100]); self.small_number(sides, sides) }
+            T::Title => Value::text(self.made_of(&lists.titles)),
+            T::Quotable => Value::text(self.made_of(&lists.quotables)),
+            T::Query => Value::text(self.made_of(&lists.queries)),
+            T::Body => Value::text(self.made_of(&lists.bodies)),
+            T::Dish => Value::text(self.made_of(&lists.dishes)),
+            T::Language => Value::text(self.pick(&lists.languages).clone()),
+            T::Recipient => Value::text(if self.percent(40) { self.address() } else { self.person() }),
+            T::Person => Value::text(self.person()),
+            T::Word => Value::text(if self.percent(60) { self.word() } else { self.plain_word() }),
+            T::Room => Value::text(self.pick(&lists.rooms).clone()),
+            T::OnOffBoolean => self.on_off(),
+            T::Item => Value::text(if self.percent(65) { self.pick(&lists.items).clone() } else { self.word() + "s" }),
+            T::Flight => Value::text(self.flight()),
+            T::Path | T::OtherPath => Value::text(self.path()),
+            T::Url => Value::text(self.url()),
+            T::Address => Value::text(self.address()),
+            T::Symbol => Value::text(if self.percent(60) { self.capitals(2, 5) } else { self.name() }),
+            T::Code => Value::text(self.code()),
+            T::Identifier => Value::text(self.identifier()),
+            T::TemperatureUnit | T::OnOff | T::Priority | T::ToUnit | T::HighNumber => {
+                Value::choice(self.pick(kind.choices().unwrap_or(&["other"])))
+            }
+        }
+    }
+
+    /// A city of the world, or one that is not.
+    pub(crate) fn city(&mut self) -> String {
+        let lists = self.lists;
+        if self.percent(60) { self.pick(&lists.cities).clone() } else { self.name() }
+    }
+
+    fn business_or_place(&mut self, kind: ValueType) -> String {
+        let lists = self.lists;
+        match kind {
+            ValueType::Street => format!("{} {}", self.capitalized(), *self.pick(&["Street", "Road", "Avenue", "Lane", "Square"])),
+            ValueType::Name if self.percent(50) => format!("{} {}", self.capitalized(), self.pick(&lists.name_endings)),
+            _ => self.name(),
+        }
+    }
+
+    /// Somebody.
+    pub(crate) fn person(&mut self) -> String {
+        let lists = self.lists;
+        match self.below(10) {
+            0..=2 => self.pick(&lists.first_names).clone(),
+            3..=5 => format!("{} {}", self.pick(&lists.first_names), self.pick(&lists.last_names)),
+            6..=7 => self.capitalized(),
+            8 => format!("{} {}", self.pick(&lists.first_names), self.capitalized()),
+            _ => self.name(),
+        }
+    }
+
+    /// A pattern of the lists with its words in capitals replaced.
+    pub(crate) fn made_of(&mut self, patterns: &[String]) -> String {
+        let pattern = self.pick(patterns).clone();
+        let replaced: Vec<String> = pattern.split(' ').map(|word| self.replaced(word)).collect();
+        replaced.join(" ")
+    }
+
+    fn replaced(&mut self, word: &str) -> String {
+        let lists = self.lists;
+        let (name, tail) = word.split_at(word.find(':').unwrap_or(word.len()));
+        let new = match name {
+            "NOUN" => self.pick(&lists.nouns).clone(),
+            "ADJECTIVE" => self.pick(&lists.adjectives).clone(),
+            "PERSON" => self.person(),
+            "CITY" => self.city(),
+            "NUMBER" => self.digits(1, 4),
+            "DAY" => self.pick(&lists.weekdays).clone(),
+            "CLOCK" => self.clock_time(),
+            "WORD" => self.word(),
+            _ => name.to_owned(),
+        };
+        new + tail
+    }
+
+    fn task(&mut self) -> String {
+        let lists = self.lists;
+        match self.below(4) {
+            0 => format!("call {}", self.person()),
+            1 => format!("{} the {} {}", self.pick(&lists.verbs), self.pick(&lists.adjectives), self.pick(&lists.nouns)),
+            2 => format!("{} the {}", self.pick(&lists.verbs), self.word()),
+            _ => format!("{} the {}", self.pick(&lists.verbs), self.pick(&lists.nouns)),
+        }
+    }
+
+    /// A noun or an adjective.
+    pub(crate) fn plain_word(&mut self) -> String {
+        let lists = self.lists;
+        if self.percent(70) { self.pick(&lists.nouns).clone() } else { self.pick(&lists.adjectives).clone() }
+    }
+
+    fn day(&mut self) -> Value {
+        let lists = self.lists;
+        match self.below(6) {
+            0 => Value::text((*self.pick(&["today", "tomorrow", "the day after tomorrow"])).to_owned()),
+            1 | 2 => Value::after("on ", self.pick(&lists.weekdays).clone()),
+            3 => Value::text(format!("next {}", self.pick(&lists.weekdays))),
+            _ => Value::after("on ", self.date()),
+        }
+    }
+
+    fn when(&mut self) -> Value {
+        let lists = self.lists;
+        match self.below(8) {
+            0..=2 => Value::after("at ", self.clock_time()),
+            3 => Value::text("tomorrow".to_owned()),
+            4 => Value::text(format!("tomorrow at {}", self.clock_time())),
+            5 => Value::after("on ", self.pick(&lists.weekdays).clone()),
+            6 => Value::after("on ", format!("{} at {}", self.pick(&lists.weekdays), self.clock_time())),
+            _ => Value::text(format!("in {}", self.duration())),
+        }
+    }
+
+    /// A time of day.
+    pub(crate) fn clock_time(&mut self) -> String {
+        let (hour, minute) = (self.between(1, 12), self.between(0, 59));
+        match self.below(10) {
+            0..=4 => format!("{}:{minute:02}", self.between(0, 23)),
+            5 => format!("{hour} {}", *self.pick(&["am", "pm"])),
+            6 => format!("{hour}:{minute:02} {}", *self.pick(&["am", "pm", "AM", "PM"])),
+            7 => format!("{hour}{}", *self.pick(&["am", "pm"])),
+            8 => format!("{:02}:{minute:02}", self.between(0, 23)),
+            _ => (*self.pick(&["noon", "midnight", "half past six", "ten o'clock"])).to_owned(),
+        }
+    }
+
+    /// A date.
+    pub(crate) fn date(&mut self) -> String {
+        let lists = self.lists;
+        let (day, month, year) = (self.between(1, 28), self.between(1, 12), self.between(1800, 2150));
+        match self.below(5) {
+            0 | 1 => format!("{year}-{month:02}-{day:02}"),
+            2 => format!("{} {day}", self.pick(&lists.months)),
+            3 => format!("{} {day}, {year}", self.pick(&lists.months)),
+            _ => format!("{day} {} {year}", self.pick(&lists.months)),
+        }
+    }
+
+    fn duration(&mut self) -> String {
+        let count = self.between(2, 90);
+        match self.below(6) {
+            0 => format!("{} hours", self.between(2, 24)),
+            1 => format!("{count} seconds"),
+            2 => format!("{} hours and {count} minutes", self.between(2, 9)),
+            3 => (*self.pick(&["one hour", "half an hour", "five minutes", "ten minutes", "an hour", "one minute"])).to_owned(),
+            _ => format!("{count} minutes"),
+        }
+    }
+
+    /// Said with blanks or without, called without.
+    fn expression(&mut self) -> Value {
+        let compact = self.arithmetic();
+        let (mut said, spaced) = (String::new(), self.percent(65));
+        let worded = spaced && self.percent(18);
+        let mut operand_before = false;
+        for symbol in compact.chars() {
+            let operator = "+-*/^".contains(symbol) && operand_before;
+            match (operator, spaced) {
+                (true, true) => said.push_str(&format!(" {} ", spoken(symbol, worded))),
+                _ => said.push(symbol),
+            }
+            operand_before = symbol.is_ascii_digit() || symbol == ')';
+        }
+        Value { said, argument: Argument::Text(compact) }
+    }
+
+    fn arithmetic(&mut self) -> String {
+        let (a, b, c) = (self.operand(), self.operand(), self.operand());
+        let (op, op2) = (*self.pick(&["+", "-", "*", "/", "*", "+"]), *self.pick(&["+", "-", "*", "/"]));
+        match self.below(14) {
+            0 => format!("({a}{op}{b}){op2}{c}"),
+            1 => format!("{a}{op}({b}{op2}{c})"),
+            2 | 3 => format!("{a}{op}{b}{op2}{c}"),
+            4 => format!("{}^{}", self.between(2, 99), self.between(2, 12)),
+            5 => format!("({a}{op}{b})/({c}{op2}{})", self.operand()),
+            _ => format!("{a}{op}{b}"),
+        }
+    }
+
+    fn operand(&mut self) -> String {
+        match self.below(10) {
+            0 => self.digits(4, 7),
+            1 => format!("{}.{}", self.digits(1, 3), self.digits(1, 2)),
+            2..=5 => self.digits(2, 2),
+            6 => self.digits(1, 1),
+            _ => self.digits(2, 3),
+        }
+    }
+
+    fn quantity(&mut self) -> Value {
+        let whole = self.digits(1, 4);
+        match self.below(20) {
+            0..=4 => {
+                let fraction = format!("{}{}", if self.percent(20) { "0" } else { "" }, self.between(1, 9));
+                Value::number(format!("{whole}.{fraction}"), format!("{whole}.{fraction}"))
+            }
+            5 => Value::number(format!("-{whole}"), format!("-{whole}")),
+            6 => { let digits = self.digits(5, 7); Value::number(digits.clone(), digits) }
+            7 => {
+                let (thousands, rest) = (self.digits(1, 3), format!("{:03}", self.between(0, 999)));
+                Value::number(format!("{thousands},{rest}"), format!("{thousands}{rest}"))
+            }
+            _ => Value::number(whole.clone(), whole),
+        }
+    }
+
+    /// A whole number, now and then in letters.
+    fn small_number(&mut self, least: i64, most: i64) -> Value {
+        const WORDS: [&str; 11] =
+            ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
+        let number = self.between(least, most);
+        match usize::try_from(number - 2).ok().and_then(|at| WORDS.get(at)) {
+            Some(word) if self.percent(20) => Value::number((*word).to_owned(), number.to_string()),
+            _ => Value::number(number.to_string(), number.to_string()),
+        }
+    }
+
+    fn high_number(&mut self, earlier: &[Value]) -> Value {
+        let low = earlier.last().and_then(|value| value.argument.text().parse().ok()).unwrap_or(0);
+        let high = low + self.between(1, 9) * [1, 10, 100, 1000][self.below(4)];
+        Value::number(high.to_string(), high.to_string())
+    }
+
+    fn unit(&mut self) -> String {
+        let lists = self.lists;
+        if self.percent(25) {
+            return self.word() + "s";
+        }
+        let row = self.pick(&lists.units);
+        self.pick(row).clone()
+    }
+
+    /// Another unit of the dimension that the first unit has. Held out are pairs.
+    fn to_unit(&mut self, earlier: &[Value]) -> Value {
+        let lists = self.lists;
+        let from = earlier.last().map(|value| value.argument.text()).unwrap_or_default();
+        let row = lists.units.iter().find(|row| row.contains(&from));
+        let pair = self.in_part(
+            |pair: &String| pair,
+            |draw| loop {
+                let to = row.map_or_else(|| draw.word() + "s", |row| draw.pick(row).clone());
+                if !to.eq_ignore_ascii_case(&from) && earlier.iter().all(|value| value.said != to) {
+                    return format!("{from}>{to}");
+                }
+            },
+        );
+        Value::text(pair.rsplit('>').next().unwrap_or_default().to_owned())
+    }
+
+    fn currency(&mut self) -> String {
+        let lists = self.lists;
+        match self.below(10) {
+            0 => self.capitals(3, 3),
+            1 => self.word() + "s",
+            _ => self.pick(&lists.currencies).clone(),
+        }
+    }
+
+    /// An e-mail address.
+    fn address(&mut self) -> String {
+        let lists = self.lists;
+        let who = self.pick(&lists.first_names).to_lowercase().replace([' ', '.'], "");
+        let domain = format!("{}.{}", self.word(), self.pick(&lists.domains));
+        match self.below(3) {
+            0 => format!("{who}@{domain}"),
+            1 => format!("{}.{}@{domain}", self.word(), self.word()),
+            _ => format!("{}{}@{domain}", self.word(), self.digits(1, 3)),
+        }
+    }
+
+    /// A web address.
+    pub(crate) fn url(&mut self) -> String {
+        let lists = self.lists;
+        let domain = format!("{}.{}", self.word(), self.pick(&lists.domains));
+        match self.below(4) {
+            0 => domain,
+            1 => format!("www.{domain}"),
+            2 => format!("https://{domain}/{}", self.word()),
+            _ => format!("https://{domain}"),
+        }
+    }
+
+    /// A path of a file.
+    pub(crate) fn path(&mut self) -> String {
+        let lists = self.lists;
+        let name = match self.below(3) {
+            0 => self.pick(&lists.nouns).clone(),
+            1 => self.word(),
+            _ => format!("{}_{}", self.pick(&lists.nouns), self.digits(1, 2)),
+        };
+        let file = format!("{name}.{}", self.pick(&lists.extensions));
+        match self.below(4) {
+            0 => format!("{}/{file}", self.pick(&lists.folders)),
+            1 => format!("/{}/{}/{file}", self.pick(&lists.folders), self.word()),
+            _ => file,
+        }
+    }
+
+    /// A name as programs and servers have.
+    fn identifier(&mut self) -> String {
+        match self.below(4) {
+            0 => format!("{}-{}", self.word(), self.digits(1, 3)),
+            1 => format!("{}_{}", self.word(), self.word()),
+            2 => format!("{}.{}", self.word(), self.word()),
+            _ => self.word(),
+        }
+    }
+
+    fn flight(&mut self) -> String {
+        let number = self.digits(2, 4);
+        if self.percent(80) { self.capitals(2, 2) + &number } else { format!("{} {number}", self.capitals(2, 2)) }
+    }
+
+    fn on_off(&mut self) -> Value {
+        let on = self.percent(50);
+        Value { said: if on { "on" } else { "off" }.to_owned(), argument: Argument::Boolean(on) }
+    }
+}
+
+/// An operator as somebody types or says it.
+fn spoken(symbol: char, in_words: bool) -> String {
+    match (symbol, in_words) {
+        ('+', true) => "plus".to_owned(),
+        ('-', true) => "minus".to_owned(),
+        ('*', true) => "times".to_owned(),
+        ('/', true) => "divided by".to_owned(),
+        _ => symbol.to_string(),
+    }
+}
+
+/// True if any text argument of these is held out; numbers and choices are seen whole where they are few.
+pub fn any_held_out(values: &[Value]) -> bool {
+    values.iter().any(|value| matches!(&value.argument, Argument::Text(text) if is_held_out(text)))
+}

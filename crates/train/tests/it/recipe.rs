@@ -1,0 +1,61 @@
+//! Recipes: each way of being wrong is told apart.
+
+use k2_train::Recipe;
+use std::path::Path;
+
+const GOOD: &str = r#"
+run = "runs/x"
+[model]
+vocab_size = 64
+hidden_size = 32
+intermediate_size = 32
+moe_intermediate_size = 32
+num_hidden_layers = 2
+first_k_dense_replace = 1
+num_attention_heads = 2
+kv_lora_rank = 32
+qk_nope_head_dim = 8
+qk_rope_head_dim = 8
+v_head_dim = 8
+n_routed_experts = 4
+n_shared_experts = 1
+num_experts_per_tok = 2
+routed_scaling_factor = 1.0
+rms_norm_eps = 1e-6
+rope_theta = 10000.0
+max_position_embeddings = 128
+[data]
+[batch]
+length = 64
+sequences = 2
+[schedule]
+shape = "cosine"
+steps = 10
+peak_lr = 1e-3
+final_lr = 0.0
+warmup_steps = 2
+[optimizer]
+matrices = "adamw"
+"#;
+
+#[test]
+fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
+    let parse = |text: &str| Recipe::parse(text, Path::new("r.toml"));
+    let good = parse(GOOD).unwrap();
+    assert_eq!((good.batch.accumulation, good.checkpoint.keep, good.optimizer.weight_decay), (1, 2, 0.1));
+    assert_eq!(good.config().unwrap().q_lora_rank, None);
+    for (from, to, message) in [
+        ("run =", "runn =", "unknown field `runn`"),
+        ("sequences = 2", "sequences = 2\nsequence = 3", "unknown field `sequence`"),
+        ("steps = 10", "steps = 0", "`schedule.steps` is 0, expected 1 to"),
+        ("length = 64", "length = 500", "`batch.length` is 500, expected 1 to 128"),
+        ("warmup_steps = 2", "warmup_steps = 11", "`schedule.warmup_steps + decay_steps` is 11"),
+        ("peak_lr = 1e-3", "peak_lr = nan", "`schedule.peak_lr` is NaN"),
+        ("\"adamw\"", "\"sgd\"", "unknown variant `sgd`"),
+        ("rope_theta = 10000.0", "", "`rope_theta` is missing"),
+        ("[optimizer]", "[optimizer]\nqk_clip_tau = -1.0", "`optimizer.qk_clip_tau` is -1"),
+    ] {
+        let error = parse(&GOOD.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(message), "{to}: {error}");
+    }
+}
