@@ -43,7 +43,7 @@ pub enum TrainError {
     Load(#[from] LoadError),
     /// Reading or writing weights.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Weights(Box<WeightsError>),
     /// A batch that does not fit the model.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -61,4 +61,10 @@ pub enum TrainError {
     /// INT4 groups do not fit a matrix.
     #[error("{tensor} has {cols} inputs, INT4 needs a multiple of 32")]
     Int4 { tensor: String, cols: usize },
+}
+
+impl From<WeightsError> for TrainError {
+    fn from(error: WeightsError) -> TrainError {
+        TrainError::Weights(Box::new(error))
+    }
 }

@@ -12,10 +12,16 @@ use super::{Params, Rule, Slot};
 pub enum LoadError {
     /// A file or a tensor is not as it should be.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Weights(Box<WeightsError>),
     /// The config is not one of this architecture.
     #[error(transparent)]
     Config(#[from] ConfigError),
+}
+
+impl From<WeightsError> for LoadError {
+    fn from(error: WeightsError) -> LoadError {
+        LoadError::Weights(Box::new(error))
+    }
 }
 
 impl Params {
