@@ -44,9 +44,9 @@ pub fn is_held_out(value: &str) -> bool {
 
 /// FNV-1a (Fowler, Noll, Vo), finished by a mix of the high bits.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let hash = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
     hash ^ (hash >> 32)
 }
 
@@ -84,6 +84,11 @@ impl<'l> Draw<'l> {
         &items[self.below(items.len())]
     }
 
+    /// One of these words.
+    pub(crate) fn choose<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len())]
+    }
+
     /// An index, in proportion to the weights.
     pub(crate) fn weighted(&mut self, weights: &[usize]) -> usize {
         let mut left = self.below(weights.iter().sum());
@@ -103,7 +108,11 @@ impl<'l> Draw<'l> {
     }
 
     /// Draws until the value lies in the wanted part.
-    pub(crate) fn in_part<T>(&mut self, text: impl Fn(&T) -> &str, mut draw: impl FnMut(&mut Self) -> T) -> T {
+    pub(crate) fn in_part<T>(
+        &mut self,
+        text: impl Fn(&T) -> &str,
+        mut draw: impl FnMut(&mut Self) -> T,
+    ) -> T {
         let wanted = self.scope.values == Part::HeldOut;
         let mut value = draw(self);
         // One in five is held out: two hundred tries fail once in 10^19 times.

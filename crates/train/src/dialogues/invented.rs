@@ -6,22 +6,23 @@
 use super::draw::Draw;
 
 const ONSETS: [&str; 44] = [
-    "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "ch", "cl", "dr",
-    "fl", "gl", "gr", "kr", "pl", "pr", "qu", "sh", "sk", "sl", "sp", "st", "str", "th", "tr", "tw", "vl", "y", "x", "zh",
-    "", "",
+    "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "ch",
+    "cl", "dr", "fl", "gl", "gr", "kr", "pl", "pr", "qu", "sh", "sk", "sl", "sp", "st", "str", "th", "tr",
+    "tw", "vl", "y", "x", "zh", "", "",
 ];
-const VOWELS: [&str; 16] = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ea", "ou", "oo", "ie", "au", "y"];
+const VOWELS: [&str; 16] =
+    ["a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ea", "ou", "oo", "ie", "au", "y"];
 const CODAS: [&str; 26] = [
-    "", "", "", "", "", "n", "r", "s", "l", "t", "m", "k", "nd", "st", "rk", "x", "th", "ck", "lm", "ng", "rt", "sh", "p",
-    "ss", "v", "d",
+    "", "", "", "", "", "n", "r", "s", "l", "t", "m", "k", "nd", "st", "rk", "x", "th", "ck", "lm", "ng",
+    "rt", "sh", "p", "ss", "v", "d",
 ];
 const ACCENTED: [char; 30] = [
-    'á', 'à', 'ä', 'å', 'ã', 'é', 'è', 'ê', 'í', 'ï', 'ó', 'ö', 'ø', 'ô', 'ú', 'ü', 'ñ', 'ç', 'ß', 'ł', 'ń', 'ś', 'ź', 'ř',
-    'š', 'ž', 'ğ', 'ı', 'ő', 'ų',
+    'á', 'à', 'ä', 'å', 'ã', 'é', 'è', 'ê', 'í', 'ï', 'ó', 'ö', 'ø', 'ô', 'ú', 'ü', 'ñ', 'ç', 'ß', 'ł', 'ń',
+    'ś', 'ź', 'ř', 'š', 'ž', 'ğ', 'ı', 'ő', 'ų',
 ];
 const HAN: [char; 24] = [
-    '北', '京', '山', '海', '东', '西', '南', '天', '水', '火', '林', '木', '石', '金', '大', '小', '龙', '花', '月', '日',
-    '中', '国', '安', '平',
+    '北', '京', '山', '海', '东', '西', '南', '天', '水', '火', '林', '木', '石', '金', '大', '小', '龙',
+    '花', '月', '日', '中', '国', '安', '平',
 ];
 const CYRILLIC: [&str; 14] =
     ["мо", "ск", "ва", "ле", "на", "до", "бр", "ки", "ро", "сто", "пе", "три", "гор", "ий"];
@@ -30,7 +31,7 @@ const GREEK: [&str; 10] = ["αθ", "ηνα", "λο", "γος", "μι", "κρο",
 impl Draw<'_> {
     /// A lower-case word of one to four syllables.
     pub(crate) fn word(&mut self) -> String {
-        let syllables = [1, 2, 2, 2, 3, 3, 4][self.below(7)];
+        let syllables = [1, 1, 2, 2, 2, 2, 2, 3][self.below(8)];
         let word: String = (0..syllables).map(|_| self.syllable()).collect();
         if word.len() < 3 { word + "en" } else { word }
     }
@@ -105,6 +106,12 @@ impl Draw<'_> {
             _ => format!("{}{}{}", self.capitals(1, 1), self.digits(3, 6), self.capitals(1, 2)),
         }
     }
+}
+
+/// "a" or "an" before a vowel.
+pub(crate) fn with_article(text: &str) -> String {
+    let an = text.starts_with(['a', 'e', 'i', 'o', 'u']);
+    format!("{} {text}", if an { "an" } else { "a" })
 }
 
 /// With a capital first letter.

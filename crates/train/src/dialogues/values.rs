@@ -5,17 +5,59 @@
 
 use serde::Deserialize;
 
-use super::draw::{Draw, is_held_out};
+use super::draw::Draw;
 
 /// What kind of value a parameter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // named by what they are
 pub enum ValueType {
-    City, TemperatureUnit, Day, Expression, Quantity, FromUnit, ToUnit, FromCurrency, ToCurrency, Task, When,
-    Duration, SmallNumber, Title, ClockTime, Quotable, Language, Query, Recipient, Body, Person, Word, TinyNumber,
-    Sides, Room, OnOff, OnOffBoolean, FromPlace, ToPlace, Flight, LowNumber, HighNumber, Item, Date, Dish, Path,
-    OtherPath, Url, Priority, Address, Symbol, Code, Name, Place, Identifier, Street,
+    City,
+    TemperatureUnit,
+    Day,
+    Expression,
+    Quantity,
+    FromUnit,
+    ToUnit,
+    FromCurrency,
+    ToCurrency,
+    Task,
+    When,
+    Duration,
+    SmallNumber,
+    Title,
+    ClockTime,
+    Quotable,
+    Language,
+    Query,
+    Recipient,
+    Body,
+    Person,
+    Word,
+    TinyNumber,
+    Sides,
+    Room,
+    OnOff,
+    OnOffBoolean,
+    FromPlace,
+    ToPlace,
+    Flight,
+    LowNumber,
+    HighNumber,
+    Item,
+    Date,
+    Dish,
+    Path,
+    OtherPath,
+    Url,
+    Priority,
+    Address,
+    Symbol,
+    Code,
+    Name,
+    Place,
+    Identifier,
+    Street,
 }
 
 impl ValueType {
@@ -40,6 +82,24 @@ impl ValueType {
         self.is_integer() || self == Self::Quantity
     }
 
+    /// True if some values of this type are kept out of training. The small sets are seen whole; of units
+    /// it is the pairs that are held out.
+    pub fn has_held_out_values(self) -> bool {
+        use ValueType as T;
+        let small = matches!(
+            self,
+            T::Day
+                | T::Room
+                | T::ClockTime
+                | T::Language
+                | T::OnOffBoolean
+                | T::FromUnit
+                | T::ToUnit
+                | T::FromCurrency
+        );
+        !small && !self.is_integer() && self.choices().is_none()
+    }
+
     /// True if nothing marks the end of the value but the end of the sentence.
     pub fn is_free_text(self) -> bool {
         use ValueType::{Body, Dish, Item, Query, Quotable, Task, Title};
@@ -62,10 +122,11 @@ pub enum Argument {
 
 impl Argument {
     /// The argument as text.
-    pub fn text(&self) -> String {
+    pub fn as_str(&self) -> &str {
         match self {
-            Self::Text(text) | Self::Number(text) | Self::Choice(text) => text.clone(),
-            Self::Boolean(value) => value.to_string(),
+            Self::Text(text) | Self::Number(text) | Self::Choice(text) => text,
+            Self::Boolean(true) => "true",
+            Self::Boolean(false) => "false",
         }
     }
 }
@@ -101,27 +162,27 @@ impl Value {
 
 impl Draw<'_> {
     /// A value of this type; `earlier` are the values that the same request has already.
-    pub(crate) fn value(&mut self, kind: ValueType, earlier: &[Value]) -> Value {
+    pub(crate) fn value(&mut self, kind: ValueType, earlier: &[(ValueType, Value)]) -> Value {
+        let of = |wanted: ValueType| earlier.iter().rev().find(|(kind, _)| *kind == wanted);
         match kind {
-            ValueType::ToUnit => self.to_unit(earlier),
-            ValueType::HighNumber => self.high_number(earlier),
-            kind if kind.choices().is_some() => self.any_value(kind),
-            // Small sets are seen whole; their pairs are held out by the first of them.
-            ValueType::TinyNumber | ValueType::SmallNumber | ValueType::Sides | ValueType::OnOffBoolean
-            | ValueType::LowNumber | ValueType::Day | ValueType::Room | ValueType::ClockTime | ValueType::Language
-            | ValueType::FromUnit | ValueType::FromCurrency => self.any_value(kind),
-            kind => self.in_part(
-                |value: &Value| match &value.argument {
-                    Argument::Text(text) | Argument::Number(text) | Argument::Choice(text) => text,
-                    Argument::Boolean(_) => "",
-                },
-                |draw| loop {
-                    let value = draw.any_value(kind);
-                    if !earlier.contains(&value) {
-                        return value;
-                    }
-                },
-            ),
+            ValueType::ToUnit => self.to_unit(of(ValueType::FromUnit), earlier),
+            ValueType::HighNumber => self.high_number(of(ValueType::LowNumber)),
+            kind if !kind.has_held_out_values() => self.new_value(kind, earlier),
+            kind => {
+                self.in_part(|value: &Value| value.argument.as_str(), |draw| draw.new_value(kind, earlier))
+            }
+        }
+    }
+
+    /// A value that has not been said yet.
+    fn new_value(&mut self, kind: ValueType, earlier: &[(ValueType, Value)]) -> Value {
+        loop {
+            let value = self.any_value(kind);
+            // Two rooms differ, but there are only two switches.
+            let few = kind.choices().is_some() || kind == ValueType::OnOffBoolean || kind == ValueType::Sides;
+            if few || earlier.iter().all(|(_, other)| !other.said.eq_ignore_ascii_case(&value.said)) {
+                return value;
+            }
         }
     }
 
@@ -144,7 +205,10 @@ impl Draw<'_> {
             T::SmallNumber => self.small_number(5, 120),
             T::TinyNumber => self.small_number(2, 12),
             T::LowNumber => self.small_number(1, 50),
-            T::Sides => { let sides = *self.pick(&[4, 6, 8, 10, 12, 20, 100]); self.small_number(sides, sides) }
+            T::Sides => {
+                let sides = *self.pick(&[4, 6, 8, 10, 12, 20, 100]);
+                self.small_number(sides, sides)
+            }
             T::Title => Value::text(self.made_of(&lists.titles)),
             T::Quotable => Value::text(self.made_of(&lists.quotables)),
             T::Query => Value::text(self.made_of(&lists.queries)),
@@ -156,7 +220,11 @@ impl Draw<'_> {
             T::Word => Value::text(if self.percent(60) { self.word() } else { self.plain_word() }),
             T::Room => Value::text(self.pick(&lists.rooms).clone()),
             T::OnOffBoolean => self.on_off(),
-            T::Item => Value::text(if self.percent(65) { self.pick(&lists.items).clone() } else { self.word() + "s" }),
+            T::Item => Value::text(if self.percent(65) {
+                self.pick(&lists.items).clone()
+            } else {
+                self.word() + "s"
+            }),
             T::Flight => Value::text(self.flight()),
             T::Path | T::OtherPath => Value::text(self.path()),
             T::Url => Value::text(self.url()),
@@ -165,7 +233,7 @@ impl Draw<'_> {
             T::Code => Value::text(self.code()),
             T::Identifier => Value::text(self.identifier()),
             T::TemperatureUnit | T::OnOff | T::Priority | T::ToUnit | T::HighNumber => {
-                Value::choice(self.pick(kind.choices().unwrap_or(&["other"])))
+                Value::choice(self.choose(kind.choices().unwrap_or(&["other"])))
             }
         }
     }
@@ -179,8 +247,14 @@ impl Draw<'_> {
     fn business_or_place(&mut self, kind: ValueType) -> String {
         let lists = self.lists;
         match kind {
-            ValueType::Street => format!("{} {}", self.capitalized(), *self.pick(&["Street", "Road", "Avenue", "Lane", "Square"])),
-            ValueType::Name if self.percent(50) => format!("{} {}", self.capitalized(), self.pick(&lists.name_endings)),
+            ValueType::Street => format!(
+                "{} {}",
+                self.capitalized(),
+                self.choose(&["Street", "Road", "Avenue", "Lane", "Square"])
+            ),
+            ValueType::Name if self.percent(50) => {
+                format!("{} {}", self.capitalized(), self.pick(&lists.name_endings))
+            }
             _ => self.name(),
         }
     }
@@ -225,7 +299,12 @@ impl Draw<'_> {
         let lists = self.lists;
         match self.below(4) {
             0 => format!("call {}", self.person()),
-            1 => format!("{} the {} {}", self.pick(&lists.verbs), self.pick(&lists.adjectives), self.pick(&lists.nouns)),
+            1 => format!(
+                "{} the {} {}",
+                self.pick(&lists.verbs),
+                self.pick(&lists.adjectives),
+                self.pick(&lists.nouns)
+            ),
             2 => format!("{} the {}", self.pick(&lists.verbs), self.word()),
             _ => format!("{} the {}", self.pick(&lists.verbs), self.pick(&lists.nouns)),
         }
@@ -240,7 +319,7 @@ impl Draw<'_> {
     fn day(&mut self) -> Value {
         let lists = self.lists;
         match self.below(6) {
-            0 => Value::text((*self.pick(&["today", "tomorrow", "the day after tomorrow"])).to_owned()),
+            0 => Value::text(self.choose(&["today", "tomorrow", "the day after tomorrow"]).to_owned()),
             1 | 2 => Value::after("on ", self.pick(&lists.weekdays).clone()),
             3 => Value::text(format!("next {}", self.pick(&lists.weekdays))),
             _ => Value::after("on ", self.date()),
@@ -264,11 +343,11 @@ impl Draw<'_> {
         let (hour, minute) = (self.between(1, 12), self.between(0, 59));
         match self.below(10) {
             0..=4 => format!("{}:{minute:02}", self.between(0, 23)),
-            5 => format!("{hour} {}", *self.pick(&["am", "pm"])),
-            6 => format!("{hour}:{minute:02} {}", *self.pick(&["am", "pm", "AM", "PM"])),
-            7 => format!("{hour}{}", *self.pick(&["am", "pm"])),
+            5 => format!("{hour} {}", self.choose(&["am", "pm"])),
+            6 => format!("{hour}:{minute:02} {}", self.choose(&["am", "pm", "AM", "PM"])),
+            7 => format!("{hour}{}", self.choose(&["am", "pm"])),
             8 => format!("{:02}:{minute:02}", self.between(0, 23)),
-            _ => (*self.pick(&["noon", "midnight", "half past six", "ten o'clock"])).to_owned(),
+            _ => self.choose(&["noon", "midnight", "half past six", "ten o'clock"]).to_owned(),
         }
     }
 
@@ -290,7 +369,9 @@ impl Draw<'_> {
             0 => format!("{} hours", self.between(2, 24)),
             1 => format!("{count} seconds"),
             2 => format!("{} hours and {count} minutes", self.between(2, 9)),
-            3 => (*self.pick(&["one hour", "half an hour", "five minutes", "ten minutes", "an hour", "one minute"])).to_owned(),
+            3 => self
+                .choose(&["one hour", "half an hour", "five minutes", "ten minutes", "an hour", "one minute"])
+                .to_owned(),
             _ => format!("{count} minutes"),
         }
     }
@@ -299,12 +380,12 @@ impl Draw<'_> {
     fn expression(&mut self) -> Value {
         let compact = self.arithmetic();
         let (mut said, spaced) = (String::new(), self.percent(65));
-        let worded = spaced && self.percent(18);
+        let symbols = self.weighted(&[if spaced { 75 } else { 1 }, 15, 5, 5][..if spaced { 4 } else { 1 }]);
         let mut operand_before = false;
         for symbol in compact.chars() {
             let operator = "+-*/^".contains(symbol) && operand_before;
             match (operator, spaced) {
-                (true, true) => said.push_str(&format!(" {} ", spoken(symbol, worded))),
+                (true, true) => said.push_str(&format!(" {} ", spoken(symbol, symbols))),
                 _ => said.push(symbol),
             }
             operand_before = symbol.is_ascii_digit() || symbol == ')';
@@ -314,7 +395,7 @@ impl Draw<'_> {
 
     fn arithmetic(&mut self) -> String {
         let (a, b, c) = (self.operand(), self.operand(), self.operand());
-        let (op, op2) = (*self.pick(&["+", "-", "*", "/", "*", "+"]), *self.pick(&["+", "-", "*", "/"]));
+        let (op, op2) = (self.choose(&["+", "-", "*", "/", "*", "+"]), self.choose(&["+", "-", "*", "/"]));
         match self.below(14) {
             0 => format!("({a}{op}{b}){op2}{c}"),
             1 => format!("{a}{op}({b}{op2}{c})"),
@@ -343,7 +424,10 @@ impl Draw<'_> {
                 Value::number(format!("{whole}.{fraction}"), format!("{whole}.{fraction}"))
             }
             5 => Value::number(format!("-{whole}"), format!("-{whole}")),
-            6 => { let digits = self.digits(5, 7); Value::number(digits.clone(), digits) }
+            6 => {
+                let digits = self.digits(5, 7);
+                Value::number(digits.clone(), digits)
+            }
             7 => {
                 let (thousands, rest) = (self.digits(1, 3), format!("{:03}", self.between(0, 999)));
                 Value::number(format!("{thousands},{rest}"), format!("{thousands}{rest}"))
@@ -363,8 +447,8 @@ impl Draw<'_> {
         }
     }
 
-    fn high_number(&mut self, earlier: &[Value]) -> Value {
-        let low = earlier.last().and_then(|value| value.argument.text().parse().ok()).unwrap_or(0);
+    fn high_number(&mut self, low: Option<&(ValueType, Value)>) -> Value {
+        let low = low.and_then(|(_, low)| low.argument.as_str().parse().ok()).unwrap_or(0);
         let high = low + self.between(1, 9) * [1, 10, 100, 1000][self.below(4)];
         Value::number(high.to_string(), high.to_string())
     }
@@ -379,15 +463,18 @@ impl Draw<'_> {
     }
 
     /// Another unit of the dimension that the first unit has. Held out are pairs.
-    fn to_unit(&mut self, earlier: &[Value]) -> Value {
+    fn to_unit(&mut self, from: Option<&(ValueType, Value)>, earlier: &[(ValueType, Value)]) -> Value {
         let lists = self.lists;
-        let from = earlier.last().map(|value| value.argument.text()).unwrap_or_default();
-        let row = lists.units.iter().find(|row| row.contains(&from));
+        let from = from.map(|(_, from)| from.said.as_str()).unwrap_or_default();
+        let row = lists.units.iter().find(|row| row.iter().any(|unit| unit == from));
         let pair = self.in_part(
             |pair: &String| pair,
             |draw| loop {
-                let to = row.map_or_else(|| draw.word() + "s", |row| draw.pick(row).clone());
-                if !to.eq_ignore_ascii_case(&from) && earlier.iter().all(|value| value.said != to) {
+                let to = match row {
+                    Some(row) => draw.pick(row).clone(),
+                    None => draw.word() + "s",
+                };
+                if earlier.iter().all(|(_, value)| !value.said.eq_ignore_ascii_case(&to)) {
                     return format!("{from}>{to}");
                 }
             },
@@ -456,7 +543,11 @@ impl Draw<'_> {
 
     fn flight(&mut self) -> String {
         let number = self.digits(2, 4);
-        if self.percent(80) { self.capitals(2, 2) + &number } else { format!("{} {number}", self.capitals(2, 2)) }
+        if self.percent(80) {
+            self.capitals(2, 2) + &number
+        } else {
+            format!("{} {number}", self.capitals(2, 2))
+        }
     }
 
     fn on_off(&mut self) -> Value {
@@ -466,17 +557,16 @@ impl Draw<'_> {
 }
 
 /// An operator as somebody types or says it.
-fn spoken(symbol: char, in_words: bool) -> String {
-    match (symbol, in_words) {
-        ('+', true) => "plus".to_owned(),
-        ('-', true) => "minus".to_owned(),
-        ('*', true) => "times".to_owned(),
-        ('/', true) => "divided by".to_owned(),
-        _ => symbol.to_string(),
-    }
-}
-
-/// True if any text argument of these is held out; numbers and choices are seen whole where they are few.
-pub fn any_held_out(values: &[Value]) -> bool {
-    values.iter().any(|value| matches!(&value.argument, Argument::Text(text) if is_held_out(text)))
+fn spoken(symbol: char, style: usize) -> String {
+    let spoken = match (symbol, style) {
+        ('+', 1) => "plus",
+        ('-', 1) => "minus",
+        ('*', 1) => "times",
+        ('/', 1) => "divided by",
+        ('*', 2) => "x",
+        ('*', 3) => "×",
+        ('/', 3) => "÷",
+        _ => return symbol.to_string(),
+    };
+    spoken.to_owned()
 }

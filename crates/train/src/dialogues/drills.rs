@@ -1,0 +1,117 @@
+//! Exercises in copying: to repeat, to pick out of a list, to write JSON.
+//!
+//! Attention heads that find a token again and give what followed it (induction heads: Olsson et al., arXiv
+//! 2209.11895) are what tool calls are made of. These exercises are nothing but that, so the heads form early
+//! and for every token, not only for those that cities begin with.
+
+use super::conversation::Conversation;
+use super::dialogue::Topic;
+use super::draw::Draw;
+
+impl Conversation<'_, '_> {
+    /// "Repeat: ..." and the like.
+    pub(crate) fn copy(&mut self) {
+        let (user, answer) = match self.draw.below(6) {
+            0 | 1 => self.draw.repeat(),
+            2 => self.draw.write_json(),
+            3 => self.draw.read_json(),
+            4 => self.draw.after(),
+            _ => self.draw.value_of(),
+        };
+        self.say(Topic::Copy, user, answer);
+    }
+}
+
+impl Draw<'_> {
+    /// A line of words and codes, to be continued with itself.
+    pub(crate) fn line(&mut self, least: i64, most: i64) -> String {
+        let length = self.between(least, most);
+        (0..length).map(|_| self.anything()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// A word, a name, a number or a code.
+    fn anything(&mut self) -> String {
+        match self.below(8) {
+            0 | 1 => self.word(),
+            2 => self.name(),
+            3 => self.code(),
+            4 => self.decimal(),
+            5 => self.city(),
+            _ => self.plain_word(),
+        }
+    }
+
+    fn key(&mut self) -> String {
+        match self.below(3) {
+            0 => self.word(),
+            1 => format!("{}_{}", self.plain_word(), self.plain_word()),
+            _ => self.plain_word(),
+        }
+    }
+
+    /// Keys and values, no key twice; values as JSON.
+    fn facts(&mut self) -> Vec<(String, String)> {
+        let mut facts: Vec<(String, String)> = Vec::new();
+        for _ in 0..self.between(2, 4) {
+            let key = self.key();
+            if facts.iter().all(|(other, _)| *other != key) {
+                let value =
+                    if self.percent(35) { self.decimal() } else { format!("\"{}\"", self.anything()) };
+                facts.push((key, value));
+            }
+        }
+        facts
+    }
+
+    fn repeat(&mut self) -> (String, String) {
+        let line = self.line(1, 6);
+        let how = self.choose(&[
+            "Repeat: ",
+            "Repeat after me: ",
+            "Say exactly this: ",
+            "Copy: ",
+            "Please repeat: ",
+        ]);
+        (format!("{how}{line}"), line)
+    }
+
+    fn write_json(&mut self) -> (String, String) {
+        let facts = self.facts();
+        let said: Vec<String> =
+            facts.iter().map(|(key, value)| format!("{key} = {}", value.trim_matches('"'))).collect();
+        let how = self.choose(&["Write as JSON: ", "As JSON: ", "Make JSON of this: "]);
+        (format!("{how}{}", said.join(", ")), json(&facts))
+    }
+
+    fn read_json(&mut self) -> (String, String) {
+        let facts = self.facts();
+        let (key, value) = self.pick(&facts).clone();
+        let value = value.trim_matches('"').to_owned();
+        (format!("{}\nWhat is {key}?", json(&facts)), value)
+    }
+
+    fn value_of(&mut self) -> (String, String) {
+        let facts = self.facts();
+        let (key, value) = self.pick(&facts).clone();
+        let said: Vec<String> =
+            facts.iter().map(|(key, value)| format!("{key}: {}", value.trim_matches('"'))).collect();
+        (format!("What is {key}?\n{}", said.join("\n")), value.trim_matches('"').to_owned())
+    }
+
+    fn after(&mut self) -> (String, String) {
+        let mut words: Vec<String> = Vec::new();
+        while words.len() < 6 {
+            let word = self.word();
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        let at = self.below(words.len() - 1);
+        (format!("Which word comes after {} in: {}?", words[at], words.join(", ")), words[at + 1].clone())
+    }
+}
+
+fn json(facts: &[(String, String)]) -> String {
+    let members: Vec<String> = facts.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+    format!("{{{}}}", members.join(", "))
+}
