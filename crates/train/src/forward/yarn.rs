@@ -1,11 +1,16 @@
+//! Rotary frequencies with YaRN (arXiv 2309.00071), from the config and nothing else.
+
 use k2_model::{Config, Yarn};
-pub struct Rope {
-    pub inv_freq: Vec<f64>,
-    pub cos_sin_factor: f64,
-    pub softmax_scale: f32,
+
+/// Frequencies of the rotated pairs, the factor on cosine and sine, and the softmax scale.
+pub(super) struct Rope {
+    pub(super) inv_freq: Vec<f64>,
+    pub(super) cos_sin_factor: f64,
+    pub(super) softmax_scale: f32,
 }
 impl Rope {
-    pub fn new(config: &Config) -> Rope {
+    /// Computes the frequencies for a config.
+    pub(super) fn new(config: &Config) -> Rope {
         let dim = config.qk_rope_head_dim;
         let plain = (0..dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64));
         let scale = (config.qk_head_dim() as f64).powf(-0.5);
@@ -25,6 +30,7 @@ impl Rope {
         }
     }
 }
+/// The pair numbers between which frequencies go from kept to divided.
 fn correction_range(y: &Yarn, dim: usize, base: f64) -> (f64, f64) {
     let original = y.original_max_position_embeddings as f64;
     let pair_of =
