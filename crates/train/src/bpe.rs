@@ -21,8 +21,12 @@ mod merges;
 pub use files::{SPECIALS, write};
 
 use k2_chat::pre_tokenizer::{Pattern, PreTokenizer};
+use k2_chat::render::RenderError;
+use k2_chat::{RenderOptions, Template, render};
 use std::collections::HashMap;
 use std::path::PathBuf;
+
+use crate::dialogues::{Generator, Scope};
 
 /// How large the vocabulary becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,9 @@ pub enum BpeError {
     /// A file could not be written.
     #[error(transparent)]
     Weights(#[from] k2_weights::WeightsError),
+    /// A dialogue could not be rendered.
+    #[error(transparent)]
+    Render(#[from] RenderError),
     /// The pre-tokenizer did not compile.
     #[error("pre-tokenizer: {0}")]
     Pattern(String),
@@ -81,6 +88,20 @@ impl Trainer {
             Some(count) => *count += 1,
             None => drop(pieces.insert(piece.to_owned(), 1)),
         });
+    }
+
+    /// Counts the pieces of the first dialogues of training, as the turn format prints them: what stands between
+    /// control tokens, which are no text.
+    pub fn add_dialogues(&mut self, generator: &Generator, count: u64) -> Result<(), BpeError> {
+        let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
+        for index in 0..count {
+            let dialogue = generator.dialogue(Scope::TRAINING, index);
+            let rendered = render(Template::K2Instruct, &dialogue.messages(), &dialogue.tools, options)?;
+            let ends = rendered.markers.iter().map(|marker| marker.start).chain([rendered.text.len()]);
+            let starts = std::iter::once(0).chain(rendered.markers.iter().map(|marker| marker.end));
+            starts.zip(ends).for_each(|(start, end)| self.add(&rendered.text[start..end]));
+        }
+        Ok(())
     }
 
     /// The tokens by rank. There are fewer than asked for if the texts have no more that occur twice.

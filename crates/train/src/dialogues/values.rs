@@ -165,7 +165,7 @@ impl Draw<'_> {
     pub(crate) fn value(&mut self, kind: ValueType, earlier: &[(ValueType, Value)]) -> Value {
         let of = |wanted: ValueType| earlier.iter().rev().find(|(kind, _)| *kind == wanted);
         match kind {
-            ValueType::ToUnit => self.to_unit(of(ValueType::FromUnit), earlier),
+            ValueType::ToUnit => self.other_unit(of(ValueType::FromUnit), earlier),
             ValueType::HighNumber => self.high_number(of(ValueType::LowNumber)),
             kind if !kind.has_held_out_values() => self.new_value(kind, earlier),
             kind => {
@@ -463,7 +463,7 @@ impl Draw<'_> {
     }
 
     /// Another unit of the dimension that the first unit has. Held out are pairs.
-    fn to_unit(&mut self, from: Option<&(ValueType, Value)>, earlier: &[(ValueType, Value)]) -> Value {
+    fn other_unit(&mut self, from: Option<&(ValueType, Value)>, earlier: &[(ValueType, Value)]) -> Value {
         let lists = self.lists;
         let from = from.map(|(_, from)| from.said.as_str()).unwrap_or_default();
         let row = lists.units.iter().find(|row| row.iter().any(|unit| unit == from));

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on has failed
 
+mod bpe;
 mod copy_task;
+mod data;
+mod dialogues;
 mod export;
 mod finite_differences;
 mod fixtures;

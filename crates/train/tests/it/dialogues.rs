@@ -1,0 +1,234 @@
+//! Synthetic dialogues: the same again from a seed, apart from what is held out, and never wrong.
+
+use k2_chat::python_json::{Style, dumps};
+use k2_chat::{Json, RenderOptions, Template, render};
+use k2_train::dialogues::catalogue::slots;
+use k2_train::dialogues::values::ValueType;
+use k2_train::dialogues::{Catalogue, Dialogue, Generator, Part, Scope, Topic, is_held_out};
+
+const MANY: u64 = 4000;
+
+fn generator() -> Generator {
+    Generator::new(7).unwrap()
+}
+
+fn dialogues(scope: Scope) -> impl Iterator<Item = Dialogue> {
+    let generator = generator();
+    (0..MANY).map(move |index| generator.dialogue(scope, index))
+}
+
+#[test]
+fn a_seed_and_a_number_are_a_dialogue() {
+    let (one, two) = (generator(), generator());
+    let other = Generator::new(8).unwrap();
+    for index in 0..50 {
+        assert_eq!(one.dialogue(Scope::TRAINING, index), two.dialogue(Scope::TRAINING, index));
+        assert_ne!(one.dialogue(Scope::TRAINING, index), other.dialogue(Scope::TRAINING, index));
+    }
+}
+
+#[test]
+fn training_never_sees_a_held_out_tool_or_phrase() {
+    let catalogue = Catalogue::load().unwrap();
+    let held_out: Vec<_> = catalogue.kinds.iter().filter(|kind| kind.held_out).collect();
+    assert!(held_out.len() >= 3, "{}", held_out.len());
+    for kind in &catalogue.kinds {
+        assert!(kind.held_out || !kind.held_out_phrases.is_empty(), "{} has no held-out phrase", kind.id);
+        assert!(kind.held_out_phrases.iter().all(|phrase| !kind.phrases.contains(phrase)), "{}", kind.id);
+    }
+    let descriptions: Vec<&str> =
+        held_out.iter().flat_map(|kind| &kind.descriptions).map(|text| text.trim_end_matches('.')).collect();
+    for dialogue in dialogues(Scope::TRAINING) {
+        for tool in &dialogue.tools {
+            let description = tool.0.get("function").unwrap().get("description").unwrap().as_str().unwrap();
+            assert!(descriptions.iter().all(|held_out| !description.contains(held_out)), "{description}");
+        }
+        for exchange in &dialogue.exchanges {
+            let open_end =
+                |phrase: &str| !phrase.contains(['{', '(']) && exchange.user.eq_ignore_ascii_case(phrase);
+            let said = catalogue
+                .kinds
+                .iter()
+                .flat_map(|kind| &kind.held_out_phrases)
+                .find(|phrase| open_end(phrase));
+            assert_eq!(said, None);
+        }
+    }
+}
+
+#[test]
+fn training_never_sees_a_held_out_value() {
+    // A tool whose parameters all have held-out values: then every text argument must be a seen one.
+    let catalogue = Catalogue::load().unwrap();
+    let all_open = |dialogue: &Dialogue, name: &str| {
+        let tool = dialogue.tools.iter().find(|tool| tool.name() == Some(name)).unwrap();
+        let description =
+            tool.0.get("function").unwrap().get("description").unwrap().as_str().unwrap().to_owned();
+        let kind = catalogue.kinds.iter().find(|kind| {
+            kind.descriptions.iter().any(|text| description.starts_with(text.trim_end_matches('.')))
+        });
+        kind.is_some_and(|kind| kind.parameters.iter().all(|parameter| parameter.kind.has_held_out_values()))
+    };
+    for (scope, wanted) in [(Scope::TRAINING, false), (Scope::HELD_OUT, true)] {
+        let mut values = 0;
+        for dialogue in dialogues(scope) {
+            for call in dialogue.exchanges.iter().flat_map(|exchange| &exchange.calls) {
+                if !all_open(&dialogue, &call.name) {
+                    continue;
+                }
+                let Json::Object(arguments) = &call.arguments else { panic!("{:?}", call.arguments) };
+                for value in arguments.values() {
+                    // Timers in minutes and in words have a description in common.
+                    if let Json::String(text) = value
+                        && text.parse::<i64>().is_err()
+                    {
+                        assert_eq!(is_held_out(text), wanted, "{text}");
+                        values += 1;
+                    }
+                }
+            }
+        }
+        assert!(values > 500, "{values}");
+    }
+}
+
+#[test]
+fn arguments_can_be_copied_from_what_was_said() {
+    let spoken = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
+    for dialogue in dialogues(Scope::TRAINING) {
+        let mut heard = String::new();
+        for exchange in &dialogue.exchanges {
+            heard.push_str(&exchange.user);
+            heard.push('\n');
+            let compact: String = heard.replace(['×', 'x'], "*").replace('÷', "/").replace("divided by", "/");
+            let compact = compact.replace("plus", "+").replace("minus", "-").replace("times", "*");
+            let compact: String = compact.chars().filter(|c| !" ,".contains(*c)).collect();
+            for call in &exchange.calls {
+                let Json::Object(arguments) = &call.arguments else { panic!("{:?}", call.arguments) };
+                for value in arguments.values() {
+                    let text = value.as_str().map_or_else(|| dumps(value, Style::Default), str::to_owned);
+                    let in_words = text.parse::<usize>().ok().and_then(|n| spoken.get(n.checked_sub(2)?));
+                    let found = heard.contains(&text)
+                        || compact.contains(&text)
+                        || in_words.is_some_and(|word| heard.to_lowercase().contains(word))
+                        || heard.to_lowercase().contains(&text)
+                        || matches!(value, Json::Bool(_));
+                    assert!(found, "{text:?} is not in {heard:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_say_every_value_of_the_results() {
+    for scope in [Scope::TRAINING, Scope::HELD_OUT] {
+        for exchange in dialogues(scope).flat_map(|dialogue| dialogue.exchanges) {
+            for call in &exchange.calls {
+                for value in &call.values {
+                    assert!(exchange.answer.contains(value), "{value:?} is not in {:?}", exchange.answer);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn schemas_and_calls_fit_each_other() {
+    for dialogue in dialogues(Scope::TRAINING) {
+        let names: Vec<&str> = dialogue.tools.iter().map(|tool| tool.name().unwrap()).collect();
+        assert!(names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)), "{names:?}");
+        for call in dialogue.exchanges.iter().flat_map(|exchange| &exchange.calls) {
+            let tool = dialogue.tools.iter().find(|tool| tool.name() == Some(&call.name)).unwrap();
+            check_call(tool.parameters().unwrap(), &call.arguments);
+        }
+    }
+}
+
+fn check_call(schema: &Json, arguments: &Json) {
+    let Json::Object(arguments) = arguments else { panic!("{arguments:?}") };
+    let Some(Json::Object(properties)) = schema.get("properties") else { panic!("{schema:?}") };
+    let sorted: Vec<&String> = arguments.keys().collect();
+    assert!(sorted.is_sorted(), "{sorted:?}: written in the order in which the turn format prints them");
+    if let Some(Json::Array(required)) = schema.get("required") {
+        assert!(
+            required.iter().all(|key| arguments.contains_key(key.as_str().unwrap())),
+            "{schema:?} {arguments:?}"
+        );
+    }
+    for (key, value) in arguments {
+        let property = &properties[key];
+        let fits = match (property.get("type").and_then(Json::as_str), value) {
+            (Some("string"), Json::String(_))
+            | (Some("number"), Json::Number(_))
+            | (Some("boolean"), Json::Bool(_)) => true,
+            (Some("integer"), Json::Number(number)) => number.parse::<i64>().is_ok(),
+            _ => false,
+        };
+        assert!(fits, "{key}: {property:?} {value:?}");
+        if let Some(Json::Array(choices)) = property.get("enum") {
+            assert!(choices.contains(value), "{choices:?} {value:?}");
+        }
+    }
+}
+
+#[test]
+fn the_turn_format_takes_every_dialogue() {
+    for dialogue in dialogues(Scope::HELD_OUT) {
+        let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
+        let mut messages = dialogue.messages();
+        let before = messages.clone();
+        k2_chat::normalize(&mut messages);
+        assert_eq!(messages, before, "ids are already as Moonshot's API would write them");
+        let text = render(Template::K2Instruct, &messages, &dialogue.tools, options).unwrap().text;
+        assert!(!text.contains(['{', '}']) || !text.contains("{x}"), "{text}");
+        for exchange in &dialogue.exchanges {
+            assert!(slots(&exchange.user).all(|slot| !is_slot(slot)), "{}", exchange.user);
+            assert!(slots(&exchange.answer).all(|slot| !is_slot(slot)), "{}", exchange.answer);
+            assert!(!exchange.user.contains("(") || exchange.user.contains(")"), "{}", exchange.user);
+            assert!(!exchange.user.contains('|'), "{}", exchange.user);
+        }
+    }
+}
+
+/// JSON in a drill is no slot.
+fn is_slot(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'2')
+}
+
+#[test]
+fn cases_test_what_they_say() {
+    let generator = generator();
+    for (topic, calls) in [
+        (Topic::Call, 1..=1),
+        (Topic::TwoCalls, 2..=2),
+        (Topic::NoTool, 0..=0),
+        (Topic::Talk, 0..=0),
+        (Topic::Identity, 0..=0),
+        (Topic::Tools, 0..=0),
+    ] {
+        for tools in [Part::Seen, Part::HeldOut] {
+            let scope = Scope { tools, ..Scope::HELD_OUT };
+            for index in 0..200 {
+                let case = generator.case(scope, topic, index);
+                assert_eq!(case.exchanges.len(), 1);
+                assert!(calls.contains(&case.exchanges[0].calls.len()), "{topic:?}");
+                assert!((1..=4).contains(&case.tools.len()));
+            }
+        }
+    }
+}
+
+#[test]
+fn small_sets_are_not_split() {
+    for (kind, split) in [
+        (ValueType::City, true),
+        (ValueType::Expression, true),
+        (ValueType::Quantity, true),
+        (ValueType::Language, false),
+        (ValueType::TinyNumber, false),
+        (ValueType::OnOff, false),
+    ] {
+        assert_eq!(kind.has_held_out_values(), split, "{kind:?}");
+    }
+}
