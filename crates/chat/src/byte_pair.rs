@@ -10,7 +10,8 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::vocabulary::Vocabulary;
 
-/// Pieces longer than this many bytes go through the heap. Where the two cross was measured.
+/// Pieces longer than this many bytes go through the heap. Measured with Kimi's ranks the two cross
+/// at 30 bytes of Chinese, 90 of base64, 190 of code or of one repeated letter.
 const SCAN_MAX: usize = 96;
 
 /// No token: the rank of a pair that cannot be joined.

@@ -17,7 +17,7 @@ fn directory() -> PathBuf {
 }
 
 /// All lines of all `*.jsonl` files in a folder of golden files.
-pub fn lines(folder: &str) -> Vec<String> {
+pub(crate) fn lines(folder: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory().join(folder)) else {
         println!("skipped: no {} (set K2_FIXTURES)", directory().join(folder).display());
         return Vec::new();
@@ -30,12 +30,12 @@ pub fn lines(folder: &str) -> Vec<String> {
 }
 
 /// Folder of the real tokenizer.
-pub fn kimi_dir() -> PathBuf {
+pub(crate) fn kimi_dir() -> PathBuf {
     directory().join("../kimi-tokenizer")
 }
 
 /// The real tokenizer, read once.
-pub fn kimi() -> Option<&'static Tokenizer> {
+pub(crate) fn kimi() -> Option<&'static Tokenizer> {
     static KIMI: OnceLock<Option<Tokenizer>> = OnceLock::new();
     let read = || kimi_dir().exists().then(|| Tokenizer::from_dir(&kimi_dir()).unwrap());
     KIMI.get_or_init(read).as_ref()

@@ -2,7 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod answers;
+mod errors;
 mod fixtures;
+mod gguf;
 mod golden_chat;
 mod golden_tokenizer;
 mod golden_tool_calls;
+mod histories;
+mod json;
+mod pieces;
+mod prompts;
+mod properties;
+mod small;
+mod templates;
+mod tokens;
