@@ -80,7 +80,9 @@ pub enum SpecialTokensError {
         ranks: u32,
     },
     /// An id that the model has no row for.
-    #[error("special token {content:?} has id {id}, but the model has only {vocab_size} rows (`vocab_size`), ids 0 to {}", vocab_size - 1)]
+    #[error(
+        "special token {content:?} has id {id}, but the model has only {vocab_size} rows (`vocab_size`), ids below that"
+    )]
     BeyondModel {
         /// The id.
         id: u32,

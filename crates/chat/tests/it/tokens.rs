@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use k2_chat::Tokenizer;
+use k2_chat::{Tokenizer, pre_tokenizer::Pattern, special::SpecialTokens, tiktoken};
 use serde_json::json;
 
 use crate::small::{self, SPECIALS};
@@ -118,4 +118,14 @@ fn a_folder_is_read() {
     );
     fs::remove_dir_all(&dir).unwrap();
     assert!(n_vocab().unwrap_err().contains("tiktoken.model: "));
+}
+
+#[test]
+fn a_table_without_special_tokens_is_fine() {
+    let ranks = small::ranks().len() as u32;
+    let vocabulary = tiktoken::parse(small::rank_file().as_bytes()).unwrap();
+    let specials = SpecialTokens::from_config(b"{\"added_tokens_decoder\": {}}", ranks, None).unwrap();
+    let tokenizer = Tokenizer::new(vocabulary, specials, Pattern::KimiK2).unwrap();
+    assert_eq!(tokenizer.n_vocab(), ranks);
+    assert_eq!(tokenizer.encode("<|im_end|>", true), tokenizer.encode("<|im_end|>", false));
 }
