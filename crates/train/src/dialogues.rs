@@ -89,7 +89,10 @@ impl Generator {
             Topic::Tools => conversation.tools(),
             Topic::Copy => conversation.copy(),
         }
-        conversation.end()
+        let mut case = conversation.end();
+        // What is missing is given in a second one.
+        case.exchanges.truncate(1);
+        case
     }
 
     /// A line of invented words; a document that says it twice teaches to copy.

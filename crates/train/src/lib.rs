@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod data;
 pub mod dialogues;
 pub mod error;
+pub mod evaluate;
 pub mod export;
 pub mod forward;
 pub mod gemm;

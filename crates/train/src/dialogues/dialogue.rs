@@ -88,8 +88,15 @@ impl Dialogue {
         messages
     }
 
-    /// The messages before the first exchange.
-    pub fn opening(&self) -> Vec<Message> {
+    /// The messages up to the user's in an exchange: what the assistant is asked with.
+    pub fn asked(&self, exchange: usize) -> Vec<Message> {
+        let before = Dialogue { exchanges: self.exchanges[..exchange].to_vec(), ..self.clone() };
+        let mut messages = before.messages();
+        messages.push(Message::text(Role::User, &self.exchanges[exchange].user));
+        messages
+    }
+
+    fn opening(&self) -> Vec<Message> {
         self.system.iter().map(|text| Message::text(Role::System, text)).collect()
     }
 
@@ -116,16 +123,16 @@ impl Dialogue {
             tool_calls: Some(calls.collect()),
             ..Message::default()
         };
-        let results = exchange.calls.iter().zip(&ids).map(|(call, id)| self.result(call, id, &call.result));
+        let results = exchange.calls.iter().zip(&ids).map(|(call, id)| self.result(call, id));
         std::iter::once(assistant).chain(results).collect()
     }
 
     /// The message that answers a call.
-    pub fn result(&self, call: &Call, id: &str, content: &str) -> Message {
+    pub fn result(&self, call: &Call, id: &str) -> Message {
         Message {
             name: self.named_results.then(|| call.name.clone()),
             tool_call_id: Some(id.to_owned()),
-            ..Message::text(Role::Tool, content)
+            ..Message::text(Role::Tool, &call.result)
         }
     }
 }

@@ -6,6 +6,7 @@ mod bpe;
 mod copy_task;
 mod data;
 mod dialogues;
+mod evaluate;
 mod export;
 mod finite_differences;
 mod fixtures;
