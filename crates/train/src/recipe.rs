@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
+use crate::data::DataSettings;
 use crate::error::TrainError;
 use crate::optimizer::OptimizerSettings;
 use crate::schedule::Schedule;
@@ -170,6 +171,7 @@ impl Recipe {
     }
 
     fn check(&self) -> Result<(), TrainError> {
+        DataSettings::from_recipe(&self.data)?;
         let config = self.config()?;
         let (batch, schedule, optimizer) = (&self.batch, &self.schedule, &self.optimizer);
         let most = config.max_position_embeddings.min(1 << 20);

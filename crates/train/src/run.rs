@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::batch::Batch;
 use crate::checkpoint;
+use crate::data::{DataSettings, Stream};
 use crate::error::TrainError;
 use crate::memory;
 use crate::metrics::Metrics;
@@ -44,9 +45,19 @@ pub enum Event<'a> {
 /// Who watches a run; `Break` ends it after a checkpoint.
 pub type Watcher<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + 'a;
 
-/// Trains. `held_out` is what the held-out loss is taken over. With `resume`, goes on from the last
-/// checkpoint of the recipe's folder; without, the folder must not hold one. Returns the last checkpoint.
-pub fn run(
+/// Trains on the data of the recipe. With `resume`, goes on from the last checkpoint of the recipe's folder;
+/// without, the folder must not hold one. Returns the last checkpoint.
+pub fn run(recipe: &Recipe, resume: bool, watcher: &mut Watcher<'_>) -> Result<PathBuf, TrainError> {
+    let config = recipe.config()?;
+    memory::check(recipe, &config, recipe.threads())?;
+    let settings = DataSettings::from_recipe(&recipe.data)?;
+    let mut stream = Stream::open(&settings, recipe.batch.sequences, recipe.batch.length)?;
+    let held_out = stream.held_out(recipe.evaluation.batches)?;
+    run_on(recipe, &mut stream, &held_out, resume, watcher)
+}
+
+/// Trains on any source of batches. `held_out` is what the held-out loss is taken over.
+pub fn run_on(
     recipe: &Recipe,
     source: &mut dyn Source,
     held_out: &[Batch],

@@ -81,6 +81,8 @@ rms_norm_eps = 1e-6
 rope_theta = 10000.0
 max_position_embeddings = 256
 [data]
+tokenizer = "tokenizer"
+sources = [{{ kind = "lines" }}]
 [batch]
 length = 64
 sequences = 6

@@ -25,6 +25,8 @@ rms_norm_eps = 1e-6
 rope_theta = 10000.0
 max_position_embeddings = 128
 [data]
+tokenizer = "tokenizer"
+sources = [{ kind = "lines" }]
 [batch]
 length = 64
 sequences = 2
@@ -47,6 +49,7 @@ fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
     for (from, to, message) in [
         ("run =", "runn =", "unknown field `runn`"),
         ("sequences = 2", "sequences = 2\nsequence = 3", "unknown field `sequence`"),
+        ("kind = \"lines\"", "kind = \"line\"", "unknown variant `line`"),
         ("steps = 10", "steps = 0", "`schedule.steps` is 0, expected 1 to"),
         ("length = 64", "length = 500", "`batch.length` is 500, expected 1 to 128"),
         ("warmup_steps = 2", "warmup_steps = 11", "`schedule.warmup_steps + decay_steps` is 11"),

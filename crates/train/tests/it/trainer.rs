@@ -1,7 +1,7 @@
 //! Whole runs: they learn, they resume to the same bits, and they stop with a reason.
 
 use k2_train::checkpoint::latest;
-use k2_train::{Event, Params, Source, TrainError, Trainer, run};
+use k2_train::{Event, Params, Source, TrainError, Trainer, run_on};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ fn a_run_learns_to_copy_with_either_optimizer_and_with_rounding() {
             }
             ControlFlow::Continue(())
         };
-        run(&recipe, &mut copy_task(), &[], false, &mut watcher).unwrap();
+        run_on(&recipe, &mut copy_task(), &[], false, &mut watcher).unwrap();
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         println!("{name}: {first:.3} to {last:.3}");
         assert!(first > 2.9 && last < 1.0, "{name}: {first} to {last}");
@@ -40,14 +40,15 @@ fn a_run_learns_to_copy_with_either_optimizer_and_with_rounding() {
 fn a_resumed_run_ends_with_the_same_bits() {
     let changes = "[checkpoint]\nevery_steps = 4\nevery_minutes = 0.0\n[quantization]\nlast_steps = 5";
     let whole = recipe(&folder("whole"), 15, changes);
-    let want = bits(&run(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    let want =
+        bits(&run_on(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
     let cut = recipe(&folder("cut"), 15, changes);
     for (resume, stop) in [(false, 3), (true, 9), (true, 10), (true, 99)] {
         let mut watcher = |event: &Event<'_>| match event {
             Event::Step { report, .. } if report.step == stop => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        run(&cut, &mut copy_task(), &[], resume, &mut watcher).unwrap();
+        run_on(&cut, &mut copy_task(), &[], resume, &mut watcher).unwrap();
     }
     let checkpoints = cut.run.join("checkpoints");
     assert!(bits(&latest(&checkpoints).unwrap().unwrap()) == want, "resumed runs give other bits");
@@ -62,10 +63,11 @@ fn a_resumed_run_ends_with_the_same_bits() {
 fn a_killed_run_goes_on_from_its_last_checkpoint() {
     let changes = "[checkpoint]\nevery_steps = 4\nevery_minutes = 0.0";
     let whole = recipe(&folder("kill-whole"), 11, changes);
-    let want = bits(&run(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    let want =
+        bits(&run_on(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
     let killed = recipe(&folder("kill-cut"), 11, changes);
     let run_and_die = std::panic::catch_unwind(|| {
-        run(&killed, &mut copy_task(), &[], false, &mut |event| match event {
+        run_on(&killed, &mut copy_task(), &[], false, &mut |event| match event {
             Event::Step { report, .. } if report.step == 7 => panic!("killed"),
             _ => ControlFlow::Continue(()),
         })
@@ -77,7 +79,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     let metrics = killed.run.join("metrics.jsonl");
     let half = std::fs::read_to_string(&metrics).unwrap() + "{\"step\": 8, \"lo";
     std::fs::write(&metrics, half).unwrap();
-    let last = run(&killed, &mut copy_task(), &[], true, &mut |_| ControlFlow::Continue(())).unwrap();
+    let last = run_on(&killed, &mut copy_task(), &[], true, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(bits(&last) == want);
     assert_eq!(std::fs::read_to_string(metrics).unwrap().lines().count(), 11);
 }
@@ -125,7 +127,7 @@ fn a_number_that_is_not_finite_is_named() {
 #[test]
 fn runs_do_not_overwrite_each_other_and_do_not_change_their_recipe() {
     let run_quietly = |recipe: &k2_train::Recipe, resume| {
-        run(recipe, &mut copy_task(), &[], resume, &mut |_| ControlFlow::Continue(()))
+        run_on(recipe, &mut copy_task(), &[], resume, &mut |_| ControlFlow::Continue(()))
     };
     let mut recipe = recipe(&folder("twice"), 10, "");
     assert!(matches!(run_quietly(&recipe, true), Err(TrainError::NoCheckpoint { .. })));
@@ -141,7 +143,8 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_allocated() {
     for field in ["n_routed_experts", "moe_intermediate_size", "vocab_size"] {
         recipe.model.insert(field.into(), (1 << 24).into());
     }
-    let error = run(&recipe, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error =
+        run_on(&recipe, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, TrainError::Memory { .. }), "{error}");
 }
 
