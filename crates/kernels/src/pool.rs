@@ -210,6 +210,31 @@ impl<T> Disjoint<T> {
     }
 }
 
+/// A buffer of rows that tasks fill, each row by one task.
+pub struct SharedRows<'a> {
+    rows: Disjoint<f32>,
+    taken: Vec<AtomicBool>,
+    width: usize,
+    _buffer: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> SharedRows<'a> {
+    /// Shares out `buffer` as rows of `width` numbers.
+    pub fn new(buffer: &'a mut [f32], width: usize) -> SharedRows<'a> {
+        let taken = (0..buffer.len() / width).map(|_| AtomicBool::new(false)).collect();
+        SharedRows { rows: Disjoint::new(buffer), taken, width, _buffer: std::marker::PhantomData }
+    }
+
+    /// Calls `fill` with `count` rows from `first` on. Panics if a row is asked for a second time.
+    pub fn with_rows(&self, first: usize, count: usize, fill: impl FnOnce(&mut [f32])) {
+        for taken in &self.taken[first..first + count] {
+            assert!(!taken.swap(true, SeqCst), "a row of a shared buffer was asked for twice");
+        }
+        // SAFETY: each row is handed out at most once, as just asserted; the buffer is borrowed.
+        fill(unsafe { self.rows.slice(first * self.width, count * self.width) });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,25 @@
 //! names. Mixture-of-experts routing and multi-head latent attention follow DeepSeek-V3
 //! (arXiv 2412.19437), which Kimi K2 (arXiv 2507.20534) shares.
 
+pub mod batch;
 pub mod config;
+pub mod kimi_k2;
+pub mod kv_cache;
+pub mod layer;
+pub mod load;
+pub mod mla;
+pub mod mlp;
+pub mod moe;
+pub mod rope;
+pub mod router;
+pub mod scratch;
+pub mod trace;
 
+pub use batch::{BatchError, Chunk, LogitRows};
 pub use config::{Config, ConfigError, Yarn};
+pub use kimi_k2::KimiK2;
+pub use kv_cache::KvCache;
+pub use load::LoadError;
+pub use mla::AttentionForm;
+pub use scratch::Scratch;
+pub use trace::Trace;

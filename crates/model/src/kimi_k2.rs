@@ -1,0 +1,99 @@
+//! The whole model: embedding, layers, final norm, head.
+
+use k2_kernels::matmul::matmul;
+use k2_kernels::matrix::TILE;
+use k2_kernels::rmsnorm::rmsnorm;
+use k2_kernels::{Matrix, Pool};
+
+use crate::batch::{Batch, BatchError, Chunk};
+use crate::config::Config;
+use crate::kv_cache::KvCache;
+use crate::layer::Layer;
+use crate::mla::{AttentionForm, Step};
+use crate::rope::Rope;
+use crate::scratch::{Scratch, sized};
+use crate::trace::Trace;
+
+/// A loaded model: the config, the weights as they lie in the checkpoint, and threads to compute with.
+pub struct KimiK2 {
+    /// What the checkpoint's `config.json` says.
+    pub config: Config,
+    /// Frequencies and scales, from the config.
+    pub rope: Rope,
+    /// `[vocab_size, hidden]`.
+    pub embed_tokens: Matrix,
+    /// The transformer layers.
+    pub layers: Vec<Layer>,
+    /// The final norm, `[hidden]`.
+    pub norm: Vec<f32>,
+    /// `[vocab_size, hidden]`.
+    pub lm_head: Matrix,
+    /// How attention is computed.
+    pub attention_form: AttentionForm,
+    /// The threads.
+    pub pool: Pool,
+}
+
+impl KimiK2 {
+    /// Computes one step: writes the chunks' latents into the cache and returns the logits of the rows
+    /// that asked for them, `[rows, vocab_size]`, in the order of the chunks. A row's bits do not depend
+    /// on what else is in the batch, on how its sequence was cut into chunks, or on the threads.
+    pub fn forward<'s>(
+        &self,
+        cache: &mut KvCache,
+        chunks: &[Chunk<'_>],
+        scratch: &'s mut Scratch,
+        mut trace: Option<&mut Trace>,
+    ) -> Result<&'s [f32], BatchError> {
+        let batch = Batch::new(chunks, &self.config, cache)?;
+        self.embed(&batch, scratch);
+        let mut angles = std::mem::take(&mut scratch.angles);
+        self.rope.angles(batch.positions().map(|(_, position)| position), &mut angles);
+        if let Some(trace) = trace.as_deref_mut() {
+            trace.hidden_states.push(scratch.x[..batch.rows() * self.config.hidden_size].to_vec());
+        }
+        for (layer, weights) in self.layers.iter().enumerate() {
+            let step = Step {
+                config: &self.config,
+                pool: &self.pool,
+                batch: &batch,
+                angles: &angles,
+                layer,
+                softmax_scale: self.rope.softmax_scale,
+                form: self.attention_form,
+            };
+            weights.forward(&step, cache, scratch, trace.as_deref_mut());
+        }
+        scratch.angles = angles;
+        Ok(self.head(&batch, scratch, trace))
+    }
+
+    /// `scratch.x`: the embedding row of each token.
+    fn embed(&self, batch: &Batch<'_>, scratch: &mut Scratch) {
+        let hidden = self.config.hidden_size;
+        let x = sized(&mut scratch.x, batch.rows() * hidden);
+        let tokens = batch.chunks.iter().flat_map(|chunk| chunk.tokens);
+        for (row, token) in x.chunks_exact_mut(hidden).zip(tokens) {
+            for (i, piece) in row.chunks_mut(TILE).enumerate() {
+                self.embed_tokens.dequantize(*token as usize, i * TILE, piece);
+            }
+        }
+    }
+
+    /// Final norm and head, for the rows that want logits.
+    fn head<'s>(&self, batch: &Batch<'_>, scratch: &'s mut Scratch, trace: Option<&mut Trace>) -> &'s [f32] {
+        let (hidden, rows) = (self.config.hidden_size, batch.logit_rows());
+        let normed = sized(&mut scratch.normed, rows.len() * hidden);
+        for (normed, row) in normed.chunks_exact_mut(hidden).zip(&rows) {
+            rmsnorm(&scratch.x[row * hidden..][..hidden], &self.norm, self.config.rms_norm_eps, normed);
+        }
+        let logits = sized(&mut scratch.logits, rows.len() * self.config.vocab_size);
+        if !rows.is_empty() {
+            matmul(&self.pool, &self.lm_head, normed, logits);
+        }
+        if let Some(trace) = trace {
+            trace.final_hidden = normed.to_vec();
+        }
+        logits
+    }
+}

@@ -1,0 +1,295 @@
+//! Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+//!
+//! Keys and values of all heads come from one latent per token, which is what the cache holds. Two
+//! forms of the same sum: *absorbed* (default) moves `kv_b_proj` over to the query and to the output
+//! and attends to the latents themselves; *naive* computes every head's keys and values, as the
+//! formula reads, and is the oracle of the first. Either one gives a token the same bits in any batch.
+
+use k2_kernels::attention::{Pages, attend};
+use k2_kernels::matmul::{matmul, matmul_heads, matmul_heads_transposed};
+use k2_kernels::pool::SharedRows;
+use k2_kernels::rmsnorm::rmsnorm;
+use k2_kernels::{Matrix, Pool};
+
+use crate::batch::{Batch, Chunk};
+use crate::config::Config;
+use crate::kv_cache::KvCache;
+use crate::rope::Angles;
+use crate::scratch::sized;
+
+/// `q_a_layernorm` and `kv_a_layernorm` use this whatever `rms_norm_eps` says, as the official code does.
+const LATENT_NORM_EPS: f32 = 1e-6;
+
+/// Heads that one task attends with; their outputs stay in the first-level cache.
+const HEADS_PER_TASK: usize = 8;
+
+/// How attention over the latents is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttentionForm {
+    /// Queries and outputs go through `kv_b_proj`; keys and values stay latents.
+    #[default]
+    Absorbed,
+    /// Keys and values of every head are computed from the latents at each step: slow and obvious.
+    Naive,
+}
+
+/// One layer's attention weights, by their checkpoint names.
+pub struct Mla {
+    /// Hidden to queries.
+    pub q: QueryProjection,
+    /// `[kv_lora_rank + qk_rope_head_dim, hidden]`: the latent and the shared rotated key.
+    pub kv_a_proj_with_mqa: Matrix,
+    /// `[kv_lora_rank]`.
+    pub kv_a_layernorm: Vec<f32>,
+    /// Latent to keys and values.
+    pub kv_b: KeyValueProjection,
+    /// `[hidden, heads * v_head_dim]`.
+    pub o_proj: Matrix,
+}
+
+/// How queries are made.
+pub enum QueryProjection {
+    /// `q_lora_rank` null: one matrix, `[heads * qk_head_dim, hidden]`.
+    Direct {
+        /// The matrix.
+        q_proj: Matrix,
+    },
+    /// Through a normalised low-rank vector.
+    LowRank {
+        /// `[q_lora_rank, hidden]`.
+        q_a_proj: Matrix,
+        /// `[q_lora_rank]`.
+        q_a_layernorm: Vec<f32>,
+        /// `[heads * qk_head_dim, q_lora_rank]`.
+        q_b_proj: Matrix,
+    },
+}
+
+/// How a checkpoint stores the way from the latent to keys and values.
+pub enum KeyValueProjection {
+    /// Official: per head `qk_nope_head_dim` key rows, then `v_head_dim` value rows, of `kv_lora_rank`.
+    Joint {
+        /// `[heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`.
+        kv_b_proj: Matrix,
+    },
+    /// Newer GGUF files: the key part transposed for the absorbed form.
+    Split {
+        /// `[heads * kv_lora_rank, qk_nope_head_dim]`.
+        k_b_proj: Matrix,
+        /// `[heads * v_head_dim, kv_lora_rank]`.
+        v_b_proj: Matrix,
+    },
+}
+
+/// Intermediate rows of attention.
+#[derive(Default)]
+pub struct MlaScratch {
+    q_a: Vec<f32>,
+    q_a_normed: Vec<f32>,
+    q: Vec<f32>,
+    q_nope: Vec<f32>,
+    q_latent: Vec<f32>,
+    query: Vec<f32>,
+    kv_a: Vec<f32>,
+    attended: Vec<f32>,
+    heads_out: Vec<f32>,
+}
+
+/// What attention needs to know of the step besides weights and rows.
+pub(crate) struct Step<'a> {
+    pub config: &'a Config,
+    pub pool: &'a Pool,
+    pub batch: &'a Batch<'a>,
+    pub angles: &'a Angles,
+    pub layer: usize,
+    pub softmax_scale: f32,
+    pub form: AttentionForm,
+}
+
+impl Mla {
+    /// Writes the rows' latents into the cache and attends; `x` and `out` are `[T, hidden]`.
+    pub(crate) fn forward(
+        &self,
+        step: &Step<'_>,
+        x: &[f32],
+        cache: &mut KvCache,
+        scratch: &mut MlaScratch,
+        out: &mut [f32],
+    ) {
+        self.write_latents(step, x, cache, scratch);
+        self.queries(step, x, scratch);
+        match step.form {
+            AttentionForm::Absorbed => self.attend_absorbed(step, cache, scratch),
+            AttentionForm::Naive => self.attend_naive(step, cache, scratch),
+        }
+        matmul(step.pool, &self.o_proj, &scratch.heads_out, out);
+    }
+
+    /// `[latent | rotated key | padding]` of each row goes to its place in the cache.
+    fn write_latents(&self, step: &Step<'_>, x: &[f32], cache: &mut KvCache, scratch: &mut MlaScratch) {
+        let (latent, width) = (step.config.kv_lora_rank, step.config.latent_width());
+        let kv_a = sized(&mut scratch.kv_a, step.batch.rows() * width);
+        matmul(step.pool, &self.kv_a_proj_with_mqa, x, kv_a);
+        for (row, (kv_a, (chunk, position))) in
+            kv_a.chunks_exact_mut(width).zip(step.batch.positions()).enumerate()
+        {
+            let cached = cache.row_mut(step.layer, chunk.block_table, position);
+            rmsnorm(&kv_a[..latent], &self.kv_a_layernorm, LATENT_NORM_EPS, &mut cached[..latent]);
+            step.angles.rotate(row, &mut kv_a[latent..]);
+            cached[latent..width].copy_from_slice(&kv_a[latent..]);
+            cached[width..].fill(0.0);
+        }
+    }
+
+    /// `scratch.q`: `[T, heads, qk_nope_head_dim + qk_rope_head_dim]`, the rope part rotated.
+    fn queries(&self, step: &Step<'_>, x: &[f32], scratch: &mut MlaScratch) {
+        let (rows, c) = (step.batch.rows(), step.config);
+        let per_row = c.num_attention_heads * c.qk_head_dim();
+        scratch.q.resize(rows * per_row, 0.0);
+        match &self.q {
+            QueryProjection::Direct { q_proj } => matmul(step.pool, q_proj, x, &mut scratch.q),
+            QueryProjection::LowRank { q_a_proj, q_a_layernorm, q_b_proj } => {
+                let q_a = sized(&mut scratch.q_a, rows * q_a_proj.rows());
+                let normed = sized(&mut scratch.q_a_normed, rows * q_a_proj.rows());
+                matmul(step.pool, q_a_proj, x, q_a);
+                rmsnorm(q_a, q_a_layernorm, LATENT_NORM_EPS, normed);
+                matmul(step.pool, q_b_proj, normed, &mut scratch.q);
+            }
+        }
+        for (row, heads) in scratch.q.chunks_exact_mut(per_row).enumerate() {
+            for head in heads.chunks_exact_mut(c.qk_head_dim()) {
+                step.angles.rotate(row, &mut head[c.qk_nope_head_dim..]);
+            }
+        }
+    }
+
+    fn attend_absorbed(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {
+        let (rows, heads, latent) =
+            (step.batch.rows(), step.config.num_attention_heads, step.config.kv_lora_rank);
+        self.absorb_queries(step, cache.width(), scratch);
+        scratch.attended.resize(rows * heads * latent, 0.0);
+        let width = cache.width();
+        let groups = heads.div_ceil(HEADS_PER_TASK);
+        let places: Vec<(&Chunk<'_>, usize)> = step.batch.positions().collect();
+        let out = SharedRows::new(&mut scratch.attended, latent);
+        step.pool.run(rows * groups, |task| {
+            let (row, first) = (task / groups, task % groups * HEADS_PER_TASK);
+            let here = HEADS_PER_TASK.min(heads - first);
+            let (chunk, position) = places[row];
+            let pages: Pages<'_> = cache.pages(step.layer, chunk.block_table, position + 1);
+            let query = &scratch.query[(row * heads + first) * width..][..here * width];
+            out.with_rows(row * heads + first, here, |out| {
+                attend(&pages, query, step.softmax_scale, latent, &mut Vec::new(), out);
+            });
+        });
+        self.values(step, scratch);
+    }
+
+    /// `scratch.query`: `[T, heads, width]`, each `[q_nope through kv_b_proj's key rows | q_rope | 0]`.
+    fn absorb_queries(&self, step: &Step<'_>, width: usize, scratch: &mut MlaScratch) {
+        let (rows, c) = (step.batch.rows(), step.config);
+        let (heads, nope, latent) = (c.num_attention_heads, c.qk_nope_head_dim, c.kv_lora_rank);
+        let q_nope = sized(&mut scratch.q_nope, rows * heads * nope);
+        for (to, from) in q_nope.chunks_exact_mut(nope).zip(scratch.q.chunks_exact(c.qk_head_dim())) {
+            to.copy_from_slice(&from[..nope]);
+        }
+        let q_latent = sized(&mut scratch.q_latent, rows * heads * latent);
+        match &self.kv_b {
+            KeyValueProjection::Joint { kv_b_proj } => {
+                matmul_heads_transposed(step.pool, kv_b_proj, heads, 0..nope, q_nope, q_latent);
+            }
+            KeyValueProjection::Split { k_b_proj, .. } => {
+                matmul_heads(step.pool, k_b_proj, heads, 0..latent, q_nope, q_latent);
+            }
+        }
+        let query = sized(&mut scratch.query, rows * heads * width);
+        for (i, query) in query.chunks_exact_mut(width).enumerate() {
+            let rope = &scratch.q[i * c.qk_head_dim()..][nope..c.qk_head_dim()];
+            query[..latent].copy_from_slice(&q_latent[i * latent..][..latent]);
+            query[latent..c.latent_width()].copy_from_slice(rope);
+            query[c.latent_width()..].fill(0.0);
+        }
+    }
+
+    /// `scratch.heads_out`: `[T, heads, v_head_dim]` from the attended latents.
+    fn values(&self, step: &Step<'_>, scratch: &mut MlaScratch) {
+        let c = step.config;
+        let (heads, nope, v) = (c.num_attention_heads, c.qk_nope_head_dim, c.v_head_dim);
+        scratch.heads_out.resize(step.batch.rows() * heads * v, 0.0);
+        let (attended, out) = (&scratch.attended, &mut scratch.heads_out);
+        match &self.kv_b {
+            KeyValueProjection::Joint { kv_b_proj } => {
+                matmul_heads(step.pool, kv_b_proj, heads, nope..nope + v, attended, out);
+            }
+            KeyValueProjection::Split { v_b_proj, .. } => {
+                matmul_heads(step.pool, v_b_proj, heads, 0..v, attended, out);
+            }
+        }
+    }
+
+    fn attend_naive(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {
+        let c = step.config;
+        let (query_row, out_row) =
+            (c.num_attention_heads * c.qk_head_dim(), c.num_attention_heads * c.v_head_dim);
+        scratch.heads_out.resize(step.batch.rows() * out_row, 0.0);
+        let mut row = 0;
+        for chunk in step.batch.chunks {
+            let keys = chunk.start + chunk.tokens.len();
+            let cached: Vec<&[f32]> =
+                (0..keys).map(|key| cache.row(step.layer, chunk.block_table, key)).collect();
+            let (k_nope, v) = self.decompress(step, &cached);
+            for position in chunk.start..keys {
+                let query = &scratch.q[row * query_row..][..query_row];
+                let out = &mut scratch.heads_out[row * out_row..][..out_row];
+                naive_row(step, query, &cached[..=position], &k_nope, &v, out);
+                row += 1;
+            }
+        }
+    }
+
+    /// Keys `[keys, heads, qk_nope_head_dim]` and values `[keys, heads, v_head_dim]` of cached rows.
+    fn decompress(&self, step: &Step<'_>, cached: &[&[f32]]) -> (Vec<f32>, Vec<f32>) {
+        let c = step.config;
+        let (heads, nope, v) = (c.num_attention_heads, c.qk_nope_head_dim, c.v_head_dim);
+        // Every head reads the same latent: one copy per head.
+        let latents: Vec<f32> =
+            cached.iter().flat_map(|row| (0..heads).flat_map(|_| &row[..c.kv_lora_rank])).copied().collect();
+        let mut k_nope = vec![0.0; cached.len() * heads * nope];
+        let mut values = vec![0.0; cached.len() * heads * v];
+        match &self.kv_b {
+            KeyValueProjection::Joint { kv_b_proj } => {
+                matmul_heads(step.pool, kv_b_proj, heads, 0..nope, &latents, &mut k_nope);
+                matmul_heads(step.pool, kv_b_proj, heads, nope..nope + v, &latents, &mut values);
+            }
+            KeyValueProjection::Split { k_b_proj, v_b_proj } => {
+                matmul_heads_transposed(step.pool, k_b_proj, heads, 0..c.kv_lora_rank, &latents, &mut k_nope);
+                matmul_heads(step.pool, v_b_proj, heads, 0..v, &latents, &mut values);
+            }
+        }
+        (k_nope, values)
+    }
+}
+
+/// `softmax((q_nope·k_nope + q_rope·k_rope) * scale) v` for one token, head by head.
+fn naive_row(step: &Step<'_>, query: &[f32], cached: &[&[f32]], k_nope: &[f32], v: &[f32], out: &mut [f32]) {
+    let c = step.config;
+    let (heads, nope) = (c.num_attention_heads, c.qk_nope_head_dim);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    for (head, out) in out.chunks_exact_mut(c.v_head_dim).enumerate() {
+        let (q_nope, q_rope) = query[head * c.qk_head_dim()..][..c.qk_head_dim()].split_at(nope);
+        let score = |(key, row): (usize, &&[f32])| {
+            let k_rope = &row[c.kv_lora_rank..c.latent_width()];
+            step.softmax_scale
+                * (dot(q_nope, &k_nope[(key * heads + head) * nope..][..nope]) + dot(q_rope, k_rope))
+        };
+        let scores: Vec<f32> = cached.iter().enumerate().map(score).collect();
+        let max = scores.iter().fold(f32::NEG_INFINITY, |max, s| max.max(*s));
+        let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
+        let sum: f32 = weights.iter().sum();
+        out.fill(0.0);
+        for (key, weight) in weights.iter().enumerate() {
+            let value = &v[(key * heads + head) * c.v_head_dim..][..c.v_head_dim];
+            out.iter_mut().zip(value).for_each(|(out, v)| *out += weight / sum * v);
+        }
+    }
+}
