@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod muon;
 pub mod optimizer;
 pub mod params;
+pub mod plot;
 pub mod progress;
 pub mod qk_clip;
 pub mod quantize;

@@ -12,6 +12,7 @@ mod finite_differences;
 mod fixtures;
 mod models;
 mod optimizer;
+mod plot;
 mod qk_clip;
 mod recipe;
 mod tiny_grad;
