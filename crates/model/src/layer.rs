@@ -24,7 +24,7 @@ pub struct Layer {
 /// The feed-forward part: dense in the first layers, a mixture of experts in the others.
 pub enum FeedForward {
     /// One MLP.
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     /// Router, routed and shared experts.
     Moe(Box<Moe>),
 }

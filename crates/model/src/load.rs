@@ -77,7 +77,7 @@ impl Tensors<'_> {
                 .vector(&format!("{prefix}.post_attention_layernorm.weight"), hidden)?,
             mlp: match self.config.is_moe(number) {
                 true => FeedForward::Moe(Box::new(self.moe(&mlp)?)),
-                false => FeedForward::Dense(self.mlp(&mlp, self.config.intermediate_size)?),
+                false => FeedForward::Dense(Box::new(self.mlp(&mlp, self.config.intermediate_size)?)),
             },
         })
     }

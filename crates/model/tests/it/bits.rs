@@ -1,0 +1,72 @@
+//! The same answer, bit for bit, however a sequence is cut into chunks, whoever shares the batch,
+//! wherever its blocks lie, on any number of threads.
+
+use k2_model::{AttentionForm, KimiK2};
+use std::path::Path;
+
+use crate::fixtures::{Expected, folders, load};
+use crate::sequences::Sequences;
+
+#[test]
+fn absorbed_bits_depend_on_nothing_else() {
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Absorbed));
+}
+
+#[test]
+fn naive_bits_depend_on_nothing_else() {
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Naive));
+}
+
+fn check(folder: &Path, form: AttentionForm) {
+    let expected = Expected::of(folder);
+    // Long prompts are for angles; bits are compared on what one quick pass reaches.
+    let shortened = |name| expected.ids(name).into_iter().take(75).collect::<Vec<u32>>();
+    let prompts = [shortened("input_ids"), shortened("input_ids_2")];
+    let mut model = load(folder, 1);
+    model.attention_form = form;
+    let wanted = prompts.each_ref().map(|prompt| bits(&chunked(&model, prompt, prompt.len())));
+    for threads in [1, 2, 3] {
+        model = load(folder, threads);
+        model.attention_form = form;
+        let named = |what: String| format!("{}: {threads} threads: {what}", folder.display());
+        for size in [1, 3, 32, 64] {
+            let found = bits(&chunked(&model, &prompts[0], size));
+            assert!(found == wanted[0], "{}", named(format!("chunks of {size}")));
+        }
+        for sizes in [[1, 5], [17, 2], [40, 33]] {
+            let found = batched(&model, &prompts, sizes).map(|logits| bits(&logits));
+            assert!(found == wanted, "{}", named(format!("together in chunks of {sizes:?}")));
+        }
+    }
+}
+
+/// Logits of a prompt alone in its batch.
+fn chunked(model: &KimiK2, prompt: &[u32], size: usize) -> Vec<f32> {
+    let mut sequences = Sequences::new(model, 1, prompt.len());
+    prompt.chunks(size).flat_map(|chunk| sequences.step(&[(0, chunk)], None)).collect()
+}
+
+/// Logits of two prompts that share batches until one ends, each in chunks of its own size.
+fn batched(model: &KimiK2, prompts: &[Vec<u32>; 2], sizes: [usize; 2]) -> [Vec<f32>; 2] {
+    let longest = prompts.iter().map(Vec::len).max().unwrap();
+    let mut sequences = Sequences::new(model, 2, longest);
+    let mut chunks = [prompts[0].chunks(sizes[0]), prompts[1].chunks(sizes[1])];
+    let mut logits = [Vec::new(), Vec::new()];
+    loop {
+        let next = chunks.each_mut().map(Iterator::next);
+        let pieces: Vec<(usize, &[u32])> =
+            next.iter().enumerate().filter_map(|(sequence, chunk)| Some((sequence, (*chunk)?))).collect();
+        if pieces.is_empty() {
+            return logits;
+        }
+        let step = sequences.step(&pieces, None);
+        let mut rows = step.chunks(model.config.vocab_size);
+        for (sequence, tokens) in pieces {
+            logits[sequence].extend(rows.by_ref().take(tokens.len()).flatten());
+        }
+    }
+}
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|number| number.to_bits()).collect()
+}
