@@ -39,6 +39,10 @@ pub use draw::{Part, Scope, is_held_out};
 use conversation::Conversation;
 use draw::Draw;
 
+/// How often a dialogue has one exchange, two, and so on. Long ones teach the far end of the context, and the
+/// assistant says more for every declaration that is read.
+const EXCHANGES: [usize; 14] = [18, 18, 14, 11, 9, 7, 6, 5, 4, 3, 2, 1, 1, 1];
+
 /// Makes dialogues; the same number gives the same dialogue.
 pub struct Generator {
     catalogue: Catalogue,
@@ -61,7 +65,7 @@ impl Generator {
         let mut draw = self.draw(scope, index);
         let with_tools = draw.percent(86);
         let tools = if with_tools { 1 + draw.weighted(&[22, 30, 27, 21]) } else { 0 };
-        let exchanges = 1 + draw.weighted(&[30, 30, 22, 12, 6]);
+        let exchanges = 1 + draw.weighted(&EXCHANGES);
         let mut conversation = Conversation::begin(&mut draw, &self.catalogue, tools);
         for _ in 0..exchanges {
             if with_tools {

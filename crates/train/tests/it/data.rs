@@ -247,10 +247,10 @@ fn packed_documents_stay_apart() {
 
 #[test]
 fn little_is_left_free() {
-    let mut stream = Stream::open(&settings(json!({})).unwrap(), 4, 1024).unwrap();
+    let mut stream = Stream::open(&settings(json!({})).unwrap(), 2, 2048).unwrap();
     let padding = tokenizer().specials().id("[PAD]").unwrap();
     let batches: Vec<Batch> = (0..30).map(|_| stream.next_batch().unwrap()).collect();
     let free = batches.iter().flat_map(|batch| &batch.tokens).filter(|token| **token == padding).count();
-    let share = free as f64 / (30.0 * 4.0 * 1024.0);
+    let share = free as f64 / (30.0 * 2.0 * 2048.0);
     assert!(share < 0.04, "{share}");
 }
