@@ -10,6 +10,17 @@ pub(crate) const LANES: usize = 16;
 /// The running sums of one output element.
 pub(crate) type Sum = [f32; LANES];
 
+/// Numbers that begin where a cache line does: a load across two lines costs two.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Aligned<T>(pub(crate) T);
+
+/// Aligned lanes as one row of numbers.
+pub(crate) fn floats(lanes: &[Aligned<Sum>]) -> &[f32] {
+    // SAFETY: an aligned sum is 64 bytes long: its 16 numbers and no padding.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+}
+
 /// Joins the lanes by halves: 16, 8, 4, 2, 1.
 #[inline(always)]
 pub(crate) fn total(mut sum: Sum) -> f32 {
@@ -38,9 +49,9 @@ pub(crate) fn accumulate<const A: usize, const B: usize>(
     let a: [&[f32]; A] = std::array::from_fn(|r| &a[r * a_stride..r * a_stride + len]);
     let b: [&[f32]; B] = std::array::from_fn(|r| &b[r * b_stride..r * b_stride + len]);
     for k in 0..len / LANES {
-        let b: [&[f32; LANES]; B] = std::array::from_fn(|r| lanes(b[r], k));
+        let b: [Sum; B] = std::array::from_fn(|r| *lanes(b[r], k));
         for i in 0..A {
-            let a = lanes(a[i], k);
+            let a = *lanes(a[i], k);
             for j in 0..B {
                 for l in 0..LANES {
                     local[i][j][l] = a[l].mul_add(b[j][l], local[i][j][l]);

@@ -32,10 +32,16 @@ pub fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(scaled.to_bits() | sign)
 }
 
-/// Widens an `F8_E4M3` (fn) number. 0x7f and 0xff are NaN; there is no infinity.
+/// Widens an `F8_E4M3` (fn) number. 0x7f and 0xff are NaN; there is no infinity. Three cases computed and
+/// one chosen, so that loops over it become vectors.
 #[inline(always)]
 pub fn e4m3_to_f32(bits: u8) -> f32 {
-    E4M3[bits as usize]
+    let magnitude = u32::from(bits & 0x7f);
+    let normal = (magnitude << 20) + ((127 - 7) << 23);
+    let subnormal = (magnitude as f32 * (1.0 / 512.0)).to_bits();
+    let number = if magnitude < 8 { subnormal } else { normal };
+    let number = if magnitude == 0x7f { 0x7fc0_0000 } else { number };
+    f32::from_bits(number | u32::from(bits & 0x80) << 24)
 }
 
 /// Widens an `F8_E8M0` scale: 2^(bits - 127); 255 is NaN.
@@ -46,32 +52,6 @@ pub fn e8m0_to_f32(bits: u8) -> f32 {
         0 => f32::from_bits(0x0040_0000),
         _ => f32::from_bits((bits as u32) << 23),
     }
-}
-
-static E4M3: [f32; 256] = e4m3_table();
-
-const fn e4m3_table() -> [f32; 256] {
-    let mut table = [0.0; 256];
-    let mut code = 0;
-    while code < 256 {
-        table[code] = e4m3(code as u8);
-        code += 1;
-    }
-    table
-}
-
-const fn e4m3(bits: u8) -> f32 {
-    let sign = ((bits & 0x80) as u32) << 24;
-    let magnitude = (bits & 0x7f) as u32;
-    if magnitude == 0x7f {
-        return f32::from_bits(sign | 0x7fc0_0000);
-    }
-    if magnitude < 8 {
-        // Subnormal: mantissa x 2^-9.
-        let value = magnitude as f32 / 512.0;
-        return f32::from_bits(value.to_bits() | sign);
-    }
-    f32::from_bits(sign | ((magnitude << 20) + ((127 - 7) << 23)))
 }
 
 #[cfg(test)]

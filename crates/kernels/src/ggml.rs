@@ -101,32 +101,28 @@ impl GgmlType {
 #[inline(always)]
 pub fn dequantize(kind: GgmlType, blocks: &[u8], out: &mut [f32]) {
     debug_assert_eq!(blocks.len() / kind.block_bytes() * kind.block_len(), out.len());
-    match kind {
-        GgmlType::Q4_0 => each(blocks, out, legacy::q4_0),
-        GgmlType::Q4_1 => each(blocks, out, legacy::q4_1),
-        GgmlType::Q5_0 => each(blocks, out, legacy::q5_0),
-        GgmlType::Q5_1 => each(blocks, out, legacy::q5_1),
-        GgmlType::Q8_0 => each(blocks, out, legacy::q8_0),
-        GgmlType::Q2_K => each(blocks, out, k_quants::q2_k),
-        GgmlType::Q3_K => each(blocks, out, k_quants::q3_k),
-        GgmlType::Q4_K => each(blocks, out, k_quants::q4_k),
-        GgmlType::Q5_K => each(blocks, out, k_quants::q5_k),
-        GgmlType::Q6_K => each(blocks, out, k_quants::q6_k),
-        GgmlType::IQ4_NL => each(blocks, out, codebook::iq4_nl),
-        GgmlType::IQ4_XS => each(blocks, out, codebook::iq4_xs),
-        GgmlType::MXFP4 => each(blocks, out, codebook::mxfp4),
+    // A macro, because a call through a generic `Fn` would be compiled apart, without the caller's vectors.
+    macro_rules! each {
+        ($block:path) => {
+            for (bytes, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                $block(bytes, out);
+            }
+        };
     }
-}
-
-/// Runs `block` over blocks of `B` bytes that hold `N` numbers.
-#[inline(always)]
-fn each<const B: usize, const N: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    block: impl Fn(&[u8; B], &mut [f32; N]),
-) {
-    for (bytes, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        block(bytes, out);
+    match kind {
+        GgmlType::Q4_0 => each!(legacy::q4_0),
+        GgmlType::Q4_1 => each!(legacy::q4_1),
+        GgmlType::Q5_0 => each!(legacy::q5_0),
+        GgmlType::Q5_1 => each!(legacy::q5_1),
+        GgmlType::Q8_0 => each!(legacy::q8_0),
+        GgmlType::Q2_K => each!(k_quants::q2_k),
+        GgmlType::Q3_K => each!(k_quants::q3_k),
+        GgmlType::Q4_K => each!(k_quants::q4_k),
+        GgmlType::Q5_K => each!(k_quants::q5_k),
+        GgmlType::Q6_K => each!(k_quants::q6_k),
+        GgmlType::IQ4_NL => each!(codebook::iq4_nl),
+        GgmlType::IQ4_XS => each!(codebook::iq4_xs),
+        GgmlType::MXFP4 => each!(codebook::mxfp4),
     }
 }
 

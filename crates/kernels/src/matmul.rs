@@ -4,10 +4,9 @@
 //! token's numbers do not depend on its batch. A tile of 16 weight rows and [`TILE`] columns is widened
 //! once into the first-level cache and multiplied with up to 64 rows of `x`.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::dot::{LANES, Sum, accumulate, add_scaled, total};
+use crate::dot::{Aligned, LANES, Sum, accumulate, add_scaled, floats, total};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{Matrix, TILE};
 use crate::pool::{Disjoint, Pool};
@@ -77,7 +76,7 @@ pub fn matmul_heads_with(
     let tokens = x.len() / (heads * k);
     assert!(rows.end <= group, "rows {rows:?} of {group}");
     assert_eq!((x.len(), y.len()), (tokens * heads * k, tokens * heads * n), "shapes of a product");
-    let (x, stride) = padded(x, k);
+    let x = Tiles::new(x, heads, k);
     let (step, out) = (rows_per_task(k * tokens), Disjoint::new(y));
     let tasks = n.div_ceil(step);
     pool.run(heads * tasks, |task| {
@@ -96,7 +95,7 @@ pub fn matmul_heads_with(
                 len: k,
                 tokens: tokens_here,
             };
-            product_piece(isa, &piece, &x[(block * heads + head) * stride..], heads * stride, &mut sums);
+            product_piece(isa, &piece, x.of(head, block), x.tile_len(), &mut sums);
             for t in 0..tokens_here {
                 // SAFETY: each (token, head, row) is written by one task; `run` ends before `y` does.
                 unsafe { out.slice(((block + t) * heads + head) * n + row, rows_here) }
@@ -118,7 +117,7 @@ struct Piece<'a> {
 
 per_isa! {
     /// `out[t * ROWS + r]` for up to [`ROWS`] rows and [`TOKENS`] tokens.
-    fn product_piece(piece: &Piece<'_>, x: &[f32], x_stride: usize, out: &mut [f32; ROWS * TOKENS]) = product_body
+    fn product_piece(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32; ROWS * TOKENS]) = product_body
 }
 
 per_isa! {
@@ -127,9 +126,11 @@ per_isa! {
 }
 
 #[inline(always)]
-fn product_body(piece: &Piece<'_>, x: &[f32], x_stride: usize, out: &mut [f32; ROWS * TOKENS]) {
-    let mut sums = [[[0.0; LANES]; ROWS]; TOKENS];
-    let mut tile = [0.0; ROWS * TILE];
+fn product_body(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32; ROWS * TOKENS]) {
+    let mut sums = Aligned([[[0.0; LANES]; ROWS]; TOKENS]);
+    let sums = &mut sums.0;
+    let mut tile = Aligned([0.0; ROWS * TILE]);
+    let tile = &mut tile.0;
     for first in (0..piece.len).step_by(TILE) {
         let len = TILE.min(piece.len - first);
         let padded_len = len.next_multiple_of(LANES);
@@ -137,17 +138,18 @@ fn product_body(piece: &Piece<'_>, x: &[f32], x_stride: usize, out: &mut [f32; R
             row[len..padded_len].fill(0.0);
             piece.w.dequantize(piece.row + r, first, &mut row[..len]);
         }
+        let x = &x[first / TILE * x_tile..];
         let mut t = 0;
         while t + 4 <= piece.tokens {
-            block::<4>(&mut sums[t..t + 4], &tile, &x[t * x_stride + first..], x_stride, padded_len);
+            block::<4>(&mut sums[t..t + 4], tile, &x[t * TILE..], padded_len);
             t += 4;
         }
         while t < piece.tokens {
-            block::<1>(&mut sums[t..t + 1], &tile, &x[t * x_stride + first..], x_stride, padded_len);
+            block::<1>(&mut sums[t..t + 1], tile, &x[t * TILE..], padded_len);
             t += 1;
         }
     }
-    for (out, sums) in out.chunks_exact_mut(ROWS).zip(&sums).take(piece.tokens) {
+    for (out, sums) in out.chunks_exact_mut(ROWS).zip(sums.iter()).take(piece.tokens) {
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = total(*sum);
         }
@@ -156,10 +158,10 @@ fn product_body(piece: &Piece<'_>, x: &[f32], x_stride: usize, out: &mut [f32; R
 
 /// All rows of a tile against `T` tokens, four rows at a time.
 #[inline(always)]
-fn block<const T: usize>(sums: &mut [[Sum; ROWS]], tile: &[f32], x: &[f32], x_stride: usize, len: usize) {
+fn block<const T: usize>(sums: &mut [[Sum; ROWS]], tile: &[f32], x: &[f32], len: usize) {
     for r in (0..ROWS).step_by(4) {
         let mut four: [[Sum; 4]; T] = std::array::from_fn(|t| std::array::from_fn(|i| sums[t][r + i]));
-        accumulate(&mut four, x, x_stride, &tile[r * TILE..], TILE, len);
+        accumulate(&mut four, x, TILE, &tile[r * TILE..], TILE, len);
         for t in 0..T {
             sums[t][r..r + 4].copy_from_slice(&four[t]);
         }
@@ -178,17 +180,38 @@ fn transposed_body(piece: &Piece<'_>, x: &[f32], x_stride: usize, sums: &mut [f3
     }
 }
 
-/// Rows of `k` numbers, each padded with zeros to whole lanes; the stride comes second.
-fn padded(x: &[f32], k: usize) -> (Cow<'_, [f32]>, usize) {
-    let stride = k.next_multiple_of(LANES);
-    if stride == k {
-        return (Cow::Borrowed(x), k);
+/// `x` cut into tiles of columns, the rows of a tile one after the other: rows a power of two apart would
+/// all fall into the same few sets of the cache. The last tile is padded with zeros.
+struct Tiles {
+    lanes: Vec<Aligned<Sum>>,
+    tokens: usize,
+    tiles: usize,
+}
+
+impl Tiles {
+    fn new(x: &[f32], heads: usize, k: usize) -> Tiles {
+        let (tokens, tiles) = (x.len() / (heads * k), k.div_ceil(TILE));
+        let mut lanes = vec![Aligned([0.0; LANES]); heads * tokens * tiles * TILE / LANES];
+        for (i, row) in x.chunks_exact(k).enumerate() {
+            let (token, head) = (i / heads, i % heads);
+            for (tile, piece) in row.chunks(TILE).enumerate() {
+                let at = ((head * tiles + tile) * tokens + token) * TILE / LANES;
+                for (lanes, piece) in lanes[at..].iter_mut().zip(piece.chunks(LANES)) {
+                    lanes.0[..piece.len()].copy_from_slice(piece);
+                }
+            }
+        }
+        Tiles { lanes, tokens, tiles }
     }
-    let mut rows = vec![0.0; x.len() / k * stride];
-    for (to, from) in rows.chunks_exact_mut(stride).zip(x.chunks_exact(k)) {
-        to[..k].copy_from_slice(from);
+
+    /// The first tile of a head, from a token on; the next tile begins [`Tiles::tile_len`] later.
+    fn of(&self, head: usize, token: usize) -> &[f32] {
+        &floats(&self.lanes)[(head * self.tiles * self.tokens + token) * TILE..]
     }
-    (Cow::Owned(rows), stride)
+
+    fn tile_len(&self) -> usize {
+        self.tokens * TILE
+    }
 }
 
 fn rows_per_task(multiplications_per_row: usize) -> usize {

@@ -211,12 +211,17 @@ impl Matrix {
             Storage::Int4 { packed, scale } => {
                 let packed = &packed[start / 2..(start + len) / 2];
                 let scales = &scale[start / INT4_GROUP * 2..(start + len) / INT4_GROUP * 2];
-                let groups = out.chunks_exact_mut(INT4_GROUP).zip(packed.chunks_exact(INT4_GROUP / 2));
+                let packed = packed.as_chunks::<{ INT4_GROUP / 2 }>().0;
+                let groups = out.as_chunks_mut::<INT4_GROUP>().0.iter_mut().zip(packed);
                 for ((out, packed), scale) in groups.zip(scales.chunks_exact(2)) {
                     let scale = bf16_to_f32(u16::from_le_bytes([scale[0], scale[1]]));
-                    for (out, &byte) in out.chunks_exact_mut(2).zip(packed) {
-                        out[0] = ((byte & 15) as i32 - 8) as f32 * scale;
-                        out[1] = ((byte >> 4) as i32 - 8) as f32 * scale;
+                    let mut codes = [0; INT4_GROUP];
+                    for (i, byte) in packed.iter().enumerate() {
+                        codes[2 * i] = byte & 15;
+                        codes[2 * i + 1] = byte >> 4;
+                    }
+                    for (out, code) in out.iter_mut().zip(codes) {
+                        *out = (i32::from(code) - 8) as f32 * scale;
                     }
                 }
             }

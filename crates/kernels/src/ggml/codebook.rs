@@ -9,10 +9,6 @@ const IQ4: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
-/// The E2M1 numbers of the OCP microscaling specification v1.0, doubled as ggml has them.
-const E2M1_DOUBLED: [f32; 16] =
-    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
-
 /// Scale, 16 bytes of codes.
 #[inline(always)]
 pub(super) fn iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
@@ -33,7 +29,21 @@ pub(super) fn iq4_xs(block: &[u8; 136], out: &mut [f32; 256]) {
 /// An E8M0 scale, 16 bytes of codes.
 #[inline(always)]
 pub(super) fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
-    look_up(&E2M1_DOUBLED, half_of_e8m0(block[0]), field(block, 1), out);
+    let (scale, codes) = (half_of_e8m0(block[0]), field::<16>(block, 1));
+    for i in 0..16 {
+        out[i] = scale * e2m1_doubled(codes[i] & 15);
+        out[i + 16] = scale * e2m1_doubled(codes[i] >> 4);
+    }
+}
+
+/// An E2M1 number of the OCP microscaling specification v1.0, doubled as ggml has it: 0 1 2 3 4 6 8 12.
+/// Computed, because a table look-up is no vector.
+#[inline(always)]
+fn e2m1_doubled(code: u8) -> f32 {
+    let (exponent, mantissa) = (u32::from(code >> 1 & 3), u32::from(code & 1));
+    let normal = (exponent + 127) << 23 | mantissa << 22;
+    let magnitude = if exponent == 0 { (mantissa as f32).to_bits() } else { normal };
+    f32::from_bits(if magnitude == 0 { 0 } else { magnitude | u32::from(code & 8) << 28 })
 }
 
 #[inline(always)]
