@@ -1,10 +1,11 @@
 //! Writing a trained model for others to run: BF16, or INT4 experts with BF16 for the rest as Kimi K2
 //! Thinking is published.
 
+use k2_chat::tokenizer::{CONFIG_FILE, RANK_FILE};
 use k2_kernels::dtype::f32_to_bf16;
 use k2_kernels::matrix::INT4_GROUP;
 use k2_weights::safetensors::Dtype;
-use k2_weights::{replace_file, save_safetensors};
+use k2_weights::{Checkpoint, replace_file, save_safetensors};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -20,6 +21,23 @@ pub enum ExportFormat {
     Bf16,
     /// compressed-tensors `pack-quantized` experts, the rest BF16.
     Int4,
+}
+
+/// Writes a run's checkpoint as a model that others can run: [`export`], with the tokenizer's files.
+pub fn publish(
+    checkpoint: &Path,
+    tokenizer: &Path,
+    format: ExportFormat,
+    folder: &Path,
+) -> Result<(), TrainError> {
+    let checkpoint = Checkpoint::open(checkpoint, &mut |_| ())?;
+    export(&Params::load(&checkpoint)?, checkpoint.config(), format, folder)?;
+    for name in [RANK_FILE, CONFIG_FILE] {
+        let (from, to) = (tokenizer.join(name), folder.join(name));
+        let bytes = std::fs::read(&from).map_err(|error| TrainError::Io { path: from, error })?;
+        replace_file(&to, |file| file.write_all(&bytes))?;
+    }
+    Ok(())
 }
 
 /// A tensor of the file to be.

@@ -25,13 +25,15 @@ pub struct Recipe {
     /// Threads; 0 is one per processor. Another number gives other roundings.
     #[serde(default)]
     pub threads: usize,
-    /// A checkpoint to begin with, in place of new weights.
+    /// A checkpoint to begin with, in place of new weights: fine-tuning.
     #[serde(default)]
     pub init: Option<PathBuf>,
     /// Standard deviation of new weights.
     #[serde(default)]
     pub init_std: Option<f32>,
-    /// `config.json` by its official field names; those that this family has in common may be left out.
+    /// `config.json` by its official field names; those that this family has in common may be left out. All of
+    /// it may be, if `init` says what to begin with.
+    #[serde(default)]
     pub model: Map<String, Value>,
     /// Where the data comes from.
     pub data: Map<String, Value>,
@@ -116,26 +118,52 @@ pub struct EvaluationSettings {
     pub batches: usize,
 }
 
+/// What a command line says in place of the recipe.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `run`
+    pub run: Option<PathBuf>,
+    /// `init`
+    pub init: Option<PathBuf>,
+    /// `threads`
+    pub threads: Option<usize>,
+}
+
 fn one() -> usize {
     1
 }
 
 impl Recipe {
     /// Reads and checks a file.
-    pub fn read(path: &Path) -> Result<Recipe, TrainError> {
+    pub fn read(path: &Path, overrides: Overrides) -> Result<Recipe, TrainError> {
         let io = |error| TrainError::Io { path: path.to_owned(), error };
         if std::fs::metadata(path).map_err(io)?.len() > RECIPE_LIMIT {
             return Err(io(std::io::Error::other("too large for a recipe")));
         }
-        Recipe::parse(&std::fs::read_to_string(path).map_err(io)?, path)
+        Recipe::parse(&std::fs::read_to_string(path).map_err(io)?, path, overrides)
     }
 
     /// Reads and checks a text; `path` is for messages.
-    pub fn parse(text: &str, path: &Path) -> Result<Recipe, TrainError> {
+    pub fn parse(text: &str, path: &Path, overrides: Overrides) -> Result<Recipe, TrainError> {
         let wrong = |error| TrainError::Recipe { path: path.to_owned(), error: Box::new(error) };
-        let recipe: Recipe = toml::from_str(text).map_err(wrong)?;
+        let mut recipe: Recipe = toml::from_str(text).map_err(wrong)?;
+        recipe.run = overrides.run.unwrap_or(recipe.run);
+        recipe.init = overrides.init.or(recipe.init);
+        recipe.threads = overrides.threads.unwrap_or(recipe.threads);
+        recipe.take_model_of_init()?;
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// Without a `[model]`, it is that of the checkpoint to begin with; how its weights are stored is no part of it.
+    fn take_model_of_init(&mut self) -> Result<(), TrainError> {
+        if let (true, Some(init)) = (self.model.is_empty(), &self.init)
+            && let Value::Object(mut config) = k2_weights::read_config(init)?
+        {
+            config.remove("quantization_config");
+            self.model = config;
+        }
+        Ok(())
     }
 
     /// The whole `config.json`: what the recipe says, and what all models of the family have in common.

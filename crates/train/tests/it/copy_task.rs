@@ -1,5 +1,6 @@
 //! A task with no files: repeat what was just said.
 
+use k2_train::recipe::Overrides;
 use k2_train::rng::Rng;
 use k2_train::{Batch, Recipe, Source, TrainError};
 use serde_json::{Value, json};
@@ -103,5 +104,5 @@ sequence_loss = 1e-4
 "#,
         run.display()
     );
-    Recipe::parse(&text, Path::new("test.toml")).unwrap()
+    Recipe::parse(&text, Path::new("test.toml"), Overrides::default()).unwrap()
 }

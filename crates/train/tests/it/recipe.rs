@@ -1,6 +1,9 @@
 //! Recipes: each way of being wrong is told apart.
 
+use k2_train::Params;
 use k2_train::Recipe;
+use k2_train::export::{ExportFormat, export};
+use k2_train::recipe::Overrides;
 use std::path::Path;
 
 const GOOD: &str = r#"
@@ -42,7 +45,7 @@ matrices = "adamw"
 
 #[test]
 fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
-    let parse = |text: &str| Recipe::parse(text, Path::new("r.toml"));
+    let parse = |text: &str| Recipe::parse(text, Path::new("r.toml"), Overrides::default());
     let good = parse(GOOD).unwrap();
     assert_eq!((good.batch.accumulation, good.checkpoint.keep, good.optimizer.weight_decay), (1, 2, 0.1));
     assert_eq!(good.config().unwrap().q_lora_rank, None);
@@ -61,4 +64,25 @@ fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
         let error = parse(&GOOD.replace(from, to)).unwrap_err().to_string();
         assert!(error.contains(message), "{to}: {error}");
     }
+}
+
+/// Fine-tuning: the model is that of the checkpoint to begin with, however its weights are stored.
+#[test]
+fn a_recipe_without_a_model_takes_that_of_its_init() {
+    let whole = Recipe::parse(GOOD, Path::new("r.toml"), Overrides::default()).unwrap();
+    let model = Path::new(env!("CARGO_TARGET_TMPDIR")).join("init");
+    let params = Params::random(&whole.config().unwrap(), 1, None);
+    export(&params, &whole.config_json(), ExportFormat::Int4, &model).unwrap();
+
+    let (before, rest) = GOOD.split_once("[model]").unwrap();
+    let (_, data) = rest.split_once("[data]").unwrap();
+    let text = format!("{before}[data]{data}");
+    let parse = |overrides| Recipe::parse(&text, Path::new("r.toml"), overrides);
+    let error = parse(Overrides::default()).unwrap_err().to_string();
+    assert!(error.contains("is missing"), "{error}");
+
+    let given = Overrides { init: Some(model.clone()), run: Some("elsewhere".into()), threads: Some(3) };
+    let found = parse(given).unwrap();
+    assert_eq!(found.config_json(), whole.config_json());
+    assert_eq!((found.init, found.run.to_str(), found.threads), (Some(model), Some("elsewhere"), 3));
 }
