@@ -1,1 +1,18 @@
-//! Sequences of token ids through the model.
+//! Sequences of token ids through the model: requests go in, events come out.
+//!
+//! One thread owns model, cache and scratch. [`Engine::submit`] checks a [`Request`] and puts it into a
+//! bounded queue; what becomes of it arrives as [`Events`]. A step is schedule → forward → sample → emit.
+//! Sequences are computed one after the other. Text is the business of `k2-chat`: the engine maps ids to
+//! ids.
+
+mod engine;
+mod event;
+mod request;
+mod sampler;
+mod sequence;
+mod worker;
+
+pub use engine::{Engine, EngineOptions, StartError};
+pub use event::{Canceller, Event, Events, FinishReason, Timings, Usage};
+pub use request::{Request, Sampling, SubmitError};
+pub use sampler::{NotFinite, Sampler};

@@ -1,0 +1,76 @@
+//! Every way of asking for something that cannot be done.
+
+use k2_engine::{Engine, EngineOptions, Request, Sampling};
+
+use crate::fixtures::{bf16, greedy, load, start};
+
+fn options() -> EngineOptions {
+    EngineOptions { context_tokens: 64, prefill_chunk: 16, max_waiting: 1 }
+}
+
+#[test]
+fn requests() {
+    let engine = start(&bf16(), options());
+    let vocab_size = engine.vocab_size();
+    let check = |request: Request, expected: &str| {
+        assert_eq!(engine.submit(request).unwrap_err().to_string(), expected);
+    };
+    let sampled = |temperature, top_p| {
+        let sampling = Sampling { temperature, top_p, ..Sampling::default() };
+        Request { sampling, ..greedy(&[1], 1) }
+    };
+    check(greedy(&[], 1), "the prompt has no tokens; it needs at least one");
+    check(
+        greedy(&[0, vocab_size as u32], 1),
+        &format!("prompt token 1 is {vocab_size}; the vocabulary has ids 0 to {}", vocab_size - 1),
+    );
+    check(greedy(&[1; 64], 1), "the prompt has 64 tokens; a context of 64 has room for 63");
+    check(greedy(&[1; 65], 0), "the prompt has 65 tokens; a context of 64 has room for 64");
+    for temperature in [-0.1, 2.1, f32::NAN, f32::INFINITY] {
+        check(sampled(temperature, 1.0), &format!("temperature is {temperature}; it must be from 0 to 2"));
+    }
+    for top_p in [0.0, -1.0, 1.01, f32::NAN] {
+        check(sampled(1.0, top_p), &format!("top_p is {top_p}; it must be above 0 and at most 1"));
+    }
+    let masked_ids = (0..vocab_size as u32).collect();
+    check(
+        Request { masked_ids, ..greedy(&[1], 1) },
+        &format!("all {vocab_size} ids are masked; at least one must be allowed"),
+    );
+}
+
+#[test]
+fn a_full_queue() {
+    let engine = start(&bf16(), EngineOptions { context_tokens: 1 << 20, ..options() });
+    let mut accepted = Vec::new();
+    // One runs, one waits, and sooner or later the next is one too many.
+    let error = loop {
+        match engine.submit(greedy(&[1], usize::MAX)) {
+            Ok(events) => accepted.push(events),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), "1 requests are waiting already; try again later");
+    assert!(accepted.len() <= 2, "{}", accepted.len());
+}
+
+#[test]
+fn sizes() {
+    let check = |options: EngineOptions, expected: &str| {
+        assert_eq!(Engine::start(load(&bf16()), options).unwrap_err().to_string(), expected);
+    };
+    check(
+        EngineOptions { context_tokens: 1, ..options() },
+        "a context of 1 tokens is too small; at least 2 are needed",
+    );
+    check(
+        EngineOptions { prefill_chunk: 0, ..options() },
+        "prefill_chunk is 0; at least 1 token must be computed in a step",
+    );
+    check(
+        EngineOptions { max_waiting: 0, ..options() },
+        "max_waiting is 0; at least 1 request must be able to wait",
+    );
+    let engine = start(&bf16(), EngineOptions { context_tokens: usize::MAX, ..options() });
+    assert_eq!(engine.context_tokens(), load(&bf16()).config.max_position_embeddings);
+}
