@@ -8,11 +8,12 @@
 use k2_weights::safetensors::{self, Dtype};
 use k2_weights::{Checkpoint, replace_file, save_safetensors};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::data::DataSettings;
 use crate::error::TrainError;
 use crate::params::{Layout, Params, Tensor};
 use crate::recipe::Recipe;
@@ -60,15 +61,21 @@ pub fn latest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
     Ok(list(folder)?.pop())
 }
 
+/// The folder of the tokenizer that a checkpoint's model reads with: its own, or its recipe's.
+pub fn tokenizer(path: &Path) -> Result<PathBuf, TrainError> {
+    match path.join(TRAINER_FILE).exists() {
+        true => {
+            let recipe = read_state(path)?.recipe;
+            let data = recipe.get("data").and_then(Value::as_object);
+            Ok(DataSettings::from_recipe(data.unwrap_or(&Map::new()))?.tokenizer)
+        }
+        false => Ok(path.to_owned()),
+    }
+}
+
 /// Brings a trainer to where a checkpoint was written; returns the data's cursor.
 pub fn resume(trainer: &mut Trainer, recipe: &Recipe, path: &Path) -> Result<Value, TrainError> {
-    let state_path = path.join(TRAINER_FILE);
-    let state = fs::read(&state_path).map_err(io_at(&state_path))?;
-    let wrong = |error: serde_json::Error| TrainError::Checkpoint {
-        path: state_path.clone(),
-        problem: error.to_string(),
-    };
-    let state: State = serde_json::from_slice(&state).map_err(wrong)?;
+    let state = read_state(path)?;
     let now = to_json(recipe);
     if let Some(section) = FIXED.into_iter().find(|section| state.recipe[*section] != now[*section]) {
         return Err(TrainError::OtherRecipe { path: path.to_owned(), section });
@@ -81,6 +88,13 @@ pub fn resume(trainer: &mut Trainer, recipe: &Recipe, path: &Path) -> Result<Val
     load_moments(&layout, &path.join(OPTIMIZER_FILE), first, second)?;
     (*steps, *progress) = (state.progress.step, state.progress);
     Ok(state.cursor)
+}
+
+fn read_state(path: &Path) -> Result<State, TrainError> {
+    let path = path.join(TRAINER_FILE);
+    let state = fs::read(&path).map_err(io_at(&path))?;
+    let wrong = |error: serde_json::Error| TrainError::Checkpoint { problem: error.to_string(), path };
+    serde_json::from_slice(&state).map_err(wrong)
 }
 
 fn save_weights(params: &Params, folder: &Path) -> Result<(), TrainError> {

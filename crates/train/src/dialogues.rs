@@ -41,7 +41,7 @@ use draw::Draw;
 
 /// How often a dialogue has one exchange, two, and so on. Long ones teach the far end of the context, and the
 /// assistant says more for every declaration that is read.
-const EXCHANGES: [usize; 14] = [18, 18, 14, 11, 9, 7, 6, 5, 4, 3, 2, 1, 1, 1];
+const EXCHANGES: [usize; 14] = [26, 22, 15, 10, 7, 5, 4, 3, 2, 2, 1, 1, 1, 1];
 
 /// Makes dialogues; the same number gives the same dialogue.
 pub struct Generator {
@@ -110,7 +110,7 @@ impl Generator {
 }
 
 fn exchange_with_tools(conversation: &mut Conversation<'_, '_>) {
-    let done = match conversation.draw.weighted(&[54, 9, 10, 6, 8, 4, 4, 4, 3, 3]) {
+    let done = match conversation.draw.weighted(&[44, 7, 10, 8, 14, 5, 4, 4, 3, 3]) {
         1 => conversation.follow_up(),
         2 => done(|| conversation.two_calls()),
         3 => conversation.missing(),

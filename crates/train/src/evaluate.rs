@@ -9,10 +9,12 @@
 
 pub mod baseline;
 mod cells;
+mod greedy;
 mod interval;
 mod report;
 
 pub use cells::{CELLS, Cell};
+pub use greedy::greedy;
 pub use interval::wilson;
 pub use report::{CellReport, Failure, Rate, Report};
 

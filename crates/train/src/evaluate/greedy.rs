@@ -1,0 +1,37 @@
+//! The plainest generation there is: the likeliest token, again and again.
+
+use k2_model::{BatchError, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+
+/// A generator for [`super::of_model`]: answers of at most `limit` tokens, one of `stop` being the last if the
+/// model has come to an end. It has a cache of its own for one sequence of the model's whole context.
+pub fn greedy<'a>(
+    model: &'a KimiK2,
+    stop: &'a [u32],
+    limit: usize,
+) -> impl FnMut(&[u32]) -> Result<Vec<u32>, BatchError> + 'a {
+    let blocks = KvCache::blocks_for(model.config.max_position_embeddings);
+    let mut cache = KvCache::new(&model.config, blocks);
+    let block_table: Vec<u32> = (0..blocks as u32).collect();
+    let mut scratch = Scratch::default();
+    move |prompt| {
+        let (mut answer, mut next, mut start) = (Vec::new(), prompt.to_vec(), 0);
+        let room = model.config.max_position_embeddings.saturating_sub(prompt.len());
+        while answer.len() < limit.min(room) {
+            let chunk = Chunk { tokens: &next, start, block_table: &block_table, logits: LogitRows::Last };
+            let token = likeliest(model.forward(&mut cache, &[chunk], &mut scratch, None)?);
+            answer.push(token);
+            if stop.contains(&token) {
+                break;
+            }
+            start += next.len();
+            next = vec![token];
+        }
+        Ok(answer)
+    }
+}
+
+/// Of equally likely ones the first.
+fn likeliest(logits: &[f32]) -> u32 {
+    let best = (0u32..).zip(logits).reduce(|best, next| if next.1 > best.1 { next } else { best });
+    best.map_or(0, |(token, _)| token)
+}
