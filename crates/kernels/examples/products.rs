@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release -p k2-kernels --example products [threads [format]]
 
+#![allow(clippy::expect_used)] // the shapes stand here
+
 use k2_kernels::matmul::matmul;
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
 use k2_kernels::{GgmlType, Matrix, Pool};
@@ -77,7 +79,10 @@ fn read_bandwidth(pool: &Pool) -> f64 {
     (piece * 256 * 8) as f64 / seconds
 }
 
-fn formats() -> Vec<(&'static str, fn(usize) -> Storage)> {
+/// Makes so many numbers in one format.
+type Make = fn(usize) -> Storage;
+
+fn formats() -> Vec<(&'static str, Make)> {
     fn ggml(kind: GgmlType, numbers: usize) -> Storage {
         // Zero scales: the numbers do not matter to the time, and NaN would be slow on some machines.
         Storage::Ggml { kind, blocks: vec![0; numbers / kind.block_len() * kind.block_bytes()].into() }
@@ -103,7 +108,7 @@ fn formats() -> Vec<(&'static str, fn(usize) -> Storage)> {
     ]
 }
 
-fn matrices(storage: fn(usize) -> Storage) -> Vec<Matrix> {
+fn matrices(storage: Make) -> Vec<Matrix> {
     let make = || Matrix::new(SHAPE.0, SHAPE.1, storage(SHAPE.0 * SHAPE.1)).expect("whole blocks");
     let first = make();
     let count = WORKING_SET / first.stored_bytes();

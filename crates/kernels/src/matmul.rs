@@ -43,6 +43,7 @@ pub fn matmul_heads_transposed(
 ) {
     let (n, k, group) = (rows.len(), w.cols(), w.rows() / heads);
     let tokens = x.len() / (heads * n);
+    assert!(rows.end <= group, "rows {rows:?} of {group}");
     assert_eq!(
         (x.len(), y.len()),
         (tokens * heads * n, tokens * heads * k),

@@ -1,11 +1,11 @@
 //! The k largest of a few hundred scores.
 
 /// Indices of the `k` largest scores in ascending order of index; of equal scores the lower index wins.
-/// NaN counts as the smallest.
+/// NaN counts as the smallest, and the two zeros are equal.
 pub fn top_k(scores: &[f32], k: usize, chosen: &mut Vec<u32>) {
     let rank = |i: &u32| {
         let score = scores[*i as usize];
-        if score.is_nan() { f32::NEG_INFINITY } else { score }
+        if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 } // -0.0 + 0.0 = 0.0
     };
     let larger_first = |a: &u32, b: &u32| rank(b).total_cmp(&rank(a)).then(a.cmp(b));
     chosen.clear();
@@ -23,10 +23,11 @@ mod tests {
 
     #[test]
     fn picks_the_largest_and_breaks_ties_by_index() {
-        let cases: [(&[f32], usize, &[u32]); 5] = [
+        let cases: [(&[f32], usize, &[u32]); 6] = [
             (&[1.0, 3.0, 2.0], 2, &[1, 2]),
             (&[1.0, 1.0, 1.0, 1.0], 2, &[0, 1]),
             (&[f32::NAN, -1.0, f32::NEG_INFINITY], 1, &[1]),
+            (&[-0.0, 0.0], 1, &[0]),
             (&[5.0], 1, &[0]),
             (&[1.0, 2.0], 5, &[0, 1]),
         ];

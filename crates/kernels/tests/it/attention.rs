@@ -1,0 +1,101 @@
+//! Attention over random pages against the formula in f64, and its bits against other pages and heads.
+
+use k2_kernels::attention::{Pages, attend};
+use proptest::prelude::*;
+
+use crate::random::Random;
+
+/// The rows of a sequence and what asks for them.
+struct Case {
+    heads: usize,
+    width: usize,
+    keys: usize,
+    value_len: usize,
+    scale: f32,
+    rows: Vec<f32>,
+    query: Vec<f32>,
+}
+
+impl Case {
+    fn new(heads: usize, lanes: usize, keys: usize, scale: f32, random: &mut Random) -> Case {
+        let width = 16 * lanes;
+        let (rows, query) = (random.floats(keys * width), random.floats(heads * width));
+        Case { heads, width, keys, value_len: 1 + random.below(width), scale, rows, query }
+    }
+
+    /// Attends over the rows laid out in pages of a cache that holds NaN wherever it may not be read.
+    fn attend(&self, page_len: usize, query: &[f32], random: &mut Random) -> Vec<f32> {
+        let pages = self.keys.div_ceil(page_len);
+        let block_table = random.permutation(pages + 3);
+        let mut cache = vec![f32::NAN; block_table.len() * page_len * self.width];
+        for (key, row) in self.rows.chunks_exact(self.width).enumerate() {
+            let at = (block_table[key / page_len] * page_len + key % page_len) * self.width;
+            cache[at..at + self.width].copy_from_slice(row);
+        }
+        let page = |block: &usize| &cache[block * page_len * self.width..][..page_len * self.width];
+        let pages = Pages {
+            pages: block_table[..pages].iter().map(page).collect(),
+            page_len,
+            width: self.width,
+            keys: self.keys,
+        };
+        let mut out = vec![f32::NAN; query.len() / self.width * self.value_len];
+        attend(&pages, query, self.scale, self.value_len, &mut vec![f32::NAN; 3], &mut out);
+        out
+    }
+
+    /// softmax(scale q kᵀ) v, and by how much the largest score may be rounded.
+    fn naive(&self, head: usize) -> (Vec<f64>, f64) {
+        let query = &self.query[head * self.width..][..self.width];
+        let terms = |row: &[f32]| -> Vec<f64> {
+            row.iter()
+                .zip(query)
+                .map(|(k, q)| f64::from(self.scale) * f64::from(*k) * f64::from(*q))
+                .collect()
+        };
+        let rows = || self.rows.chunks_exact(self.width);
+        let scores: Vec<f64> = rows().map(|row| terms(row).iter().sum()).collect();
+        let size = rows().map(|row| terms(row).iter().map(|term| term.abs()).sum()).fold(0.0, f64::max);
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+        let mut out = vec![0.0; self.value_len];
+        for (row, score) in rows().zip(&scores) {
+            out.iter_mut().zip(row).for_each(|(out, v)| *out += (score - max).exp() / total * f64::from(*v));
+        }
+        (out, size * (self.width / 16 + 8) as f64 * f64::from(f32::EPSILON))
+    }
+}
+
+fn check(case: &Case, page_len: usize, random: &mut Random) {
+    let found = case.attend(page_len, &case.query, random);
+    for (head, found) in found.chunks_exact(case.value_len).enumerate() {
+        let (want, rounding) = case.naive(head);
+        // Values are below one: a weight that is off by a share moves the result by no more than that. One
+        // rounding for each key that is added, some for the exponential and the division.
+        let bound = 2.0 * rounding + (case.keys + 16) as f64 * f64::from(f32::EPSILON);
+        for (i, (found, want)) in found.iter().zip(want).enumerate() {
+            let off = (f64::from(*found) - want).abs();
+            assert!(off <= bound, "head {head}, number {i}: {found}, expected {want} +- {bound:e}");
+        }
+    }
+    let bits = |numbers: &[f32]| numbers.iter().map(|n| n.to_bits()).collect::<Vec<_>>();
+    let other_pages = case.attend(1 + random.below(40), &case.query, random);
+    assert!(bits(&found) == bits(&other_pages), "pages of {page_len} and others");
+    let head = random.below(case.heads);
+    let alone = case.attend(page_len, &case.query[head * case.width..][..case.width], random);
+    assert!(bits(&found[head * case.value_len..][..case.value_len]) == bits(&alone), "head {head} alone");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn attention_is_that_of_f64(
+        (heads, lanes, keys, page_len) in (1..=9usize, 1..=8usize, 1..300usize, 1..=33usize),
+        scale in prop_oneof![0.01f32..1.0, 1.0f32..60.0],
+        seed: u64,
+    ) {
+        let mut random = Random(seed);
+        check(&Case::new(heads, lanes, keys, scale, &mut random), page_len, &mut random);
+    }
+}

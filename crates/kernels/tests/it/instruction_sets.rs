@@ -1,0 +1,101 @@
+//! Every instruction set gives the same bits: the test starts itself once for each, by `K2_ISA`.
+
+use k2_kernels::attention::{Pages, attend};
+use k2_kernels::exp::{exp, sigmoid, silu_mul};
+use k2_kernels::isa::{Isa, isa};
+use k2_kernels::matmul::{matmul_heads, matmul_heads_transposed};
+use k2_kernels::rmsnorm::rmsnorm;
+use k2_kernels::rope::rotate;
+use k2_kernels::{Matrix, Pool};
+use std::hash::{DefaultHasher, Hasher};
+use std::process::Command;
+
+use crate::matrices::Format;
+use crate::random::Random;
+
+/// Marks the lines to be compared.
+const MARK: &str = "bits: ";
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let of = |isa: Isa| -> Vec<String> {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "instruction_sets::bits_of_every_operation",
+                "--include-ignored",
+                "--nocapture",
+            ])
+            .env("K2_ISA", isa.name())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(&format!("on {}", isa.name())), "K2_ISA was not followed:\n{text}");
+        text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
+    };
+    let want = of(Isa::Scalar);
+    assert_eq!(want.len(), 2 * Format::all().len() + 6);
+    for isa in Isa::available() {
+        for (found, want) in of(isa).iter().zip(&want) {
+            assert_eq!(found, want, "{} differs from scalar", isa.name());
+        }
+    }
+}
+
+#[test]
+#[ignore = "only prints; `every_instruction_set_gives_the_same_bits` runs it"]
+fn bits_of_every_operation() {
+    println!("\non {}", isa().name());
+    for format in Format::all() {
+        let w = format.matrix(&mut Random(1), 2 * 37, format.whole_columns(331));
+        report(format!("{format:?} product"), &product(&w));
+        report(format!("{format:?} transposed product"), &transposed(&w));
+    }
+    report("attention", &attention());
+    report("rmsnorm", &{
+        let (x, mut y) = (Random(2).floats(3 * 331), vec![0.0; 3 * 331]);
+        rmsnorm(&x, &Random(3).floats(331), 1e-5, &mut y);
+        y
+    });
+    let steps: Vec<f32> = (-1000..1000).map(|i| i as f32 * 0.1).collect();
+    report("exp", &steps.iter().map(|x| exp(*x)).collect::<Vec<_>>());
+    report("sigmoid", &steps.iter().map(|x| sigmoid(*x)).collect::<Vec<_>>());
+    report("silu_mul", &{
+        let mut gate = steps.clone();
+        silu_mul(&mut gate, &Random(4).floats(steps.len()));
+        gate
+    });
+    report("rotate", &{
+        let mut channels = steps.clone();
+        rotate(&mut channels, &Random(5).floats(1000), &Random(6).floats(1000));
+        channels
+    });
+}
+
+fn report(what: impl std::fmt::Display, numbers: &[f32]) {
+    assert!(numbers.iter().any(|number| *number != 0.0), "{what} is nothing");
+    let mut hasher = DefaultHasher::new();
+    numbers.iter().for_each(|number| hasher.write_u32(number.to_bits()));
+    println!("{MARK}{what} {:016x}", hasher.finish());
+}
+
+fn product(w: &Matrix) -> Vec<f32> {
+    let (x, mut y) = (Random(7).floats(7 * 2 * w.cols()), vec![0.0; 7 * 2 * 33]);
+    matmul_heads(&Pool::new(2), w, 2, 4..37, &x, &mut y);
+    y
+}
+
+fn transposed(w: &Matrix) -> Vec<f32> {
+    let (x, mut y) = (Random(8).floats(7 * 2 * 33), vec![0.0; 7 * 2 * w.cols()]);
+    matmul_heads_transposed(&Pool::new(2), w, 2, 4..37, &x, &mut y);
+    y
+}
+
+fn attention() -> Vec<f32> {
+    let (cache, query) = (Random(9).floats(5 * 16 * 96), Random(10).floats(7 * 96));
+    let pages = Pages { pages: cache.chunks_exact(16 * 96).collect(), page_len: 16, width: 96, keys: 75 };
+    let mut out = vec![0.0; 7 * 90];
+    attend(&pages, &query, 0.7, 90, &mut Vec::new(), &mut out);
+    out
+}
