@@ -43,8 +43,8 @@ fn every_instruction_set_gives_the_same_bits() {
     }
 }
 
+/// Prints what `every_instruction_set_gives_the_same_bits` compares.
 #[test]
-#[ignore = "only prints; `every_instruction_set_gives_the_same_bits` runs it"]
 fn bits_of_every_operation() {
     println!("\non {}", isa().name());
     for format in Format::all() {
