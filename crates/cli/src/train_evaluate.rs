@@ -1,0 +1,71 @@
+//! `k2 train evaluate`: held-out tool dialogues, each end to end.
+
+use clap::Args;
+use k2_chat::Tokenizer;
+use k2_kernels::Pool;
+use k2_model::KimiK2;
+use k2_train::checkpoint;
+use k2_train::dialogues::Generator;
+use k2_train::evaluate::{CELLS, CellReport, Report, baseline, evaluate, greedy, of_model};
+use k2_weights::Checkpoint;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use crate::embedded;
+use crate::train_publish::whole_checkpoint;
+
+/// Longest answer; those that are wanted have a quarter of it.
+const LIMIT: usize = 400;
+
+/// Evaluate a model on held-out synthetic tool dialogues, greedily and without a grammar.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// A model's folder, a run's, or one of its checkpoints; left out, the model inside this program.
+    #[arg(value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// Cases of each cell.
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    cases: usize,
+    /// Seed of the cases; that of training data is 1.
+    #[arg(long, default_value_t = 99)]
+    seed: u64,
+    /// Evaluate the keyword program instead of a model.
+    #[arg(long, conflicts_with = "model")]
+    baseline: bool,
+    /// Write all numbers and the first failures as JSON.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Box<dyn Error>> {
+    let generator = Generator::new(args.seed)?;
+    let mut watch = |cell: &CellReport| eprintln!("{}: {}", cell.name, cell.end_to_end);
+    let report = if args.baseline {
+        evaluate(&CELLS, &generator, args.cases, &mut baseline::answer, &mut watch)?
+    } else {
+        let (model, tokenizer) = open(args.model.as_deref())?;
+        let stop = tokenizer.stop_ids(&[]);
+        let mut answer = of_model(&tokenizer, greedy(&model, &stop, LIMIT));
+        evaluate(&CELLS, &generator, args.cases, &mut answer, &mut watch)?
+    };
+    print!("{report}");
+    args.output.as_ref().map_or(Ok(()), |path| write(&report, path))
+}
+
+fn open(model: Option<&Path>) -> Result<(KimiK2, Tokenizer), Box<dyn Error>> {
+    let (checkpoint, tokenizer) = match model {
+        None => (embedded::checkpoint()?, embedded::tokenizer()?),
+        Some(path) => {
+            let path = whole_checkpoint(path)?;
+            let tokenizer = Tokenizer::from_dir(&checkpoint::tokenizer(&path)?)?;
+            (Checkpoint::open(&path, &mut |_| ())?, tokenizer)
+        }
+    };
+    Ok((KimiK2::load(&checkpoint, Pool::for_this_machine(), &mut |_, _| ())?, tokenizer))
+}
+
+fn write(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {
+    let json = serde_json::to_string_pretty(report)? + "\n";
+    Ok(k2_weights::replace_file(path, |file| file.write_all(json.as_bytes()))?)
+}
