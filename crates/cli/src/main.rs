@@ -1,2 +1,46 @@
-//! The binary `k2`.
-fn main() {}
+//! The binary `k2`: parse, dispatch, say what went wrong. One file per command.
+
+mod chat;
+mod commands;
+mod inspect;
+mod json_lines;
+mod loading_bar;
+mod model;
+mod parse;
+mod render;
+mod run;
+mod sampling;
+mod tokenize;
+mod tokenizer;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Cli;
+
+/// 0 when all went well, 1 when something did not, 2 (from clap) when the command line is wrong.
+fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", with_causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A message and those of its causes that it does not quote already.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}\n  because: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,40 @@
+//! The table of commands.
+
+use std::error::Error;
+
+use clap::{Parser, Subcommand};
+
+use crate::{chat, inspect, parse, render, run, tokenize};
+
+/// Runs, serves and trains Kimi K2 on machines you own.
+#[derive(Debug, Parser)]
+#[command(name = "k2", version, about, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What `k2` can do; the first line of each command's arguments describes it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(run::RunArgs),
+    Chat(chat::ChatArgs),
+    Inspect(inspect::InspectArgs),
+    Tokenize(tokenize::TokenizeArgs),
+    Render(render::RenderArgs),
+    Parse(parse::ParseArgs),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self) -> Result<(), Box<dyn Error>> {
+        match self {
+            Command::Run(args) => run::run(args),
+            Command::Chat(args) => chat::run(&args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Tokenize(args) => tokenize::run(&args),
+            Command::Render(args) => render::run(&args),
+            Command::Parse(args) => parse::run(&args),
+        }
+    }
+}

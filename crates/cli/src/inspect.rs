@@ -1,0 +1,199 @@
+//! `k2 inspect`: the model card's table for a checkpoint, and what it costs to run.
+//!
+//! Needs no weights: a `config.json` is enough. Then formats and sizes are what the config announces.
+
+mod classes;
+mod storage;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use k2_model::{Config, KvCache};
+use k2_weights::{Checkpoint, Skipped, WeightsError, read_config};
+use serde_json::{Value, json};
+
+use crate::json_lines;
+use crate::loading_bar::LoadingBar;
+use storage::Storage;
+
+/// Show what a checkpoint is and what it costs: the card's table, formats, bytes per token.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A checkpoint's folder, a GGUF file, or a config.json alone.
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs) -> Result<(), Box<dyn Error>> {
+    let report = Report::of(&args.model)?;
+    let mut output = io::stdout().lock();
+    match args.json {
+        true => json_lines::print(&mut output, &report.json()),
+        false => {
+            Ok(report.rows().iter().try_for_each(|(name, value)| writeln!(output, "{name:30} {value}"))?)
+        }
+    }
+}
+
+/// Everything that is shown.
+struct Report {
+    config: Config,
+    storage: Storage,
+    /// Whether sizes are those of files.
+    has_weights: bool,
+    skipped: Skipped,
+}
+
+impl Report {
+    fn of(path: &Path) -> Result<Report, Box<dyn Error>> {
+        let json = read_config(path)?;
+        let config = Config::from_json(&json)?;
+        let Some(checkpoint) = open(path)? else {
+            let storage = Storage::announced(&config, &json)?;
+            return Ok(Report { config, storage, has_weights: false, skipped: Skipped::default() });
+        };
+        let storage = Storage::stored(&config, &checkpoint);
+        Ok(Report { config, storage, has_weights: true, skipped: checkpoint.skipped() })
+    }
+
+    /// The card's rows, then what it costs.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let c = &self.config;
+        let (total, activated) = classes::parameters(c);
+        let (bf16, f32) = kv_bytes(c);
+        let mut rows = vec![
+            ("Architecture", format!("Mixture-of-Experts (MoE), {}", c.model_type)),
+            ("Total Parameters", format!("{} ({})", short(total), grouped(total))),
+            ("Activated Parameters", format!("{} ({})", short(activated), grouped(activated))),
+            ("Number of Layers", format!("{} (dense layers included)", c.num_hidden_layers)),
+            ("Number of Dense Layers", dense_layers(c).to_string()),
+            ("Hidden Dimension", c.hidden_size.to_string()),
+            ("MoE Hidden Dimension", format!("{} (per expert)", c.moe_intermediate_size)),
+            ("Number of Attention Heads", c.num_attention_heads.to_string()),
+            ("Number of Experts", c.n_routed_experts.to_string()),
+            ("Selected Experts per Token", c.num_experts_per_tok.to_string()),
+            ("Number of Shared Experts", c.n_shared_experts.to_string()),
+            ("Vocabulary Size", kibi(c.vocab_size)),
+            ("Context Length", kibi(c.max_position_embeddings)),
+            ("Attention Mechanism", "MLA".into()),
+            ("Activation Function", "SwiGLU".into()),
+            (
+                "KV Cache per Token",
+                format!("{} bytes in BF16, {} as computed here", grouped(bf16), grouped(f32)),
+            ),
+            (self.disk_label(), bytes(self.storage.bytes())),
+            ("Read per Token", bytes(self.storage.bytes_per_token(c))),
+        ];
+        if self.skipped.tensors > 0 {
+            let Skipped { tensors, bytes: size } = self.skipped;
+            rows.push(("Passed over", format!("{tensors} vision tensors, {}", bytes(size))));
+        }
+        rows.extend(self.storage.rows());
+        rows
+    }
+
+    fn json(&self) -> Value {
+        let c = &self.config;
+        let (total, activated) = classes::parameters(c);
+        let (bf16, f32) = kv_bytes(c);
+        json!({
+            "architecture": "Mixture-of-Experts (MoE)",
+            "model_type": c.model_type,
+            "total_parameters": total,
+            "activated_parameters": activated,
+            "num_hidden_layers": c.num_hidden_layers,
+            "num_dense_layers": dense_layers(c),
+            "hidden_size": c.hidden_size,
+            "intermediate_size": c.intermediate_size,
+            "moe_intermediate_size": c.moe_intermediate_size,
+            "num_attention_heads": c.num_attention_heads,
+            "n_routed_experts": c.n_routed_experts,
+            "num_experts_per_tok": c.num_experts_per_tok,
+            "n_shared_experts": c.n_shared_experts,
+            "vocab_size": c.vocab_size,
+            "max_position_embeddings": c.max_position_embeddings,
+            "attention": "MLA",
+            "activation": "SwiGLU",
+            "kv_bytes_per_token": bf16,
+            "kv_bytes_per_token_f32": f32,
+            "weights": self.has_weights,
+            "bytes_on_disk": self.storage.bytes(),
+            "bytes_read_per_token": self.storage.bytes_per_token(c),
+            "skipped": { "tensors": self.skipped.tensors, "bytes": self.skipped.bytes },
+            "formats": self.storage.json(),
+        })
+    }
+
+    fn disk_label(&self) -> &'static str {
+        if self.has_weights { "Bytes on Disk" } else { "Bytes on Disk, announced" }
+    }
+}
+
+/// The checkpoint, or nothing if there is a config only.
+fn open(path: &Path) -> Result<Option<Checkpoint>, WeightsError> {
+    let bar = LoadingBar::new();
+    match Checkpoint::open(path, &mut |progress| bar.files(progress)) {
+        Ok(checkpoint) => Ok(Some(checkpoint)),
+        Err(WeightsError::NoCheckpoint { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn dense_layers(config: &Config) -> usize {
+    (0..config.num_hidden_layers).filter(|layer| !config.is_moe(*layer)).count()
+}
+
+/// Bytes of one token's latents in all layers: in BF16, and as this program keeps them.
+fn kv_bytes(config: &Config) -> (u64, u64) {
+    let bf16 = 2 * config.num_hidden_layers * config.latent_width();
+    (bf16 as u64, KvCache::bytes_per_token(config) as u64)
+}
+
+/// As model cards write it: 1T, 32B, 1.5B.
+fn short(count: u64) -> String {
+    let (unit, name) =
+        [(1_000_000_000_000, "T"), (1_000_000_000, "B"), (1_000_000, "M"), (1000, "K"), (1, "")]
+            .into_iter()
+            .find(|(unit, _)| count >= *unit)
+            .unwrap_or((1, ""));
+    let value = count as f64 / unit as f64;
+    let digits = if value < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") };
+    format!("{}{name}", digits.trim_end_matches(".0"))
+}
+
+/// 163840 is 160K.
+fn kibi(count: usize) -> String {
+    if count > 0 && count.is_multiple_of(1024) {
+        format!("{}K ({})", count / 1024, grouped(count as u64))
+    } else {
+        grouped(count as u64)
+    }
+}
+
+/// 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// 33.0 GB (32,987,654,321).
+fn bytes(count: u64) -> String {
+    let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
+    match units.into_iter().find(|(unit, _)| count >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name} ({})", count as f64 / unit as f64, grouped(count)),
+        None => format!("{count} bytes"),
+    }
+}

@@ -1,0 +1,116 @@
+//! The MODEL of a command line: which one it is, and the engine on it.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, value_parser};
+use k2_chat::{Template, Tokenizer};
+use k2_engine::{Engine, EngineOptions};
+use k2_kernels::Pool;
+use k2_model::KimiK2;
+use k2_weights::Checkpoint;
+
+use crate::loading_bar::LoadingBar;
+use crate::tokenizer;
+
+/// Which model, and the room and threads to compute it with.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A checkpoint's folder, or a GGUF file (any of a split).
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Most tokens of a conversation, prompt and answer together; never more than the model's own limit.
+    #[arg(long, value_name = "TOKENS", default_value_t = EngineOptions::default().context_tokens)]
+    context: usize,
+    /// Threads to compute with [default: one for each processor].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+/// Where the tokenizer is, if it is not with the model.
+#[derive(Debug, Args)]
+pub(crate) struct TokenizerArgs {
+    /// Folder with tiktoken.model and tokenizer_config.json, or a GGUF file [default: the model's own].
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+}
+
+/// The turn format, if it is not the one that the checkpoint asks for.
+#[derive(Debug, Args)]
+pub(crate) struct TemplateArgs {
+    /// Turn format: k2-instruct, k2-thinking, k2-instruct-0711, k2-instruct-0905-initial or k2.5
+    /// [default: the checkpoint's].
+    #[arg(long, value_name = "NAME", value_parser = Template::from_name)]
+    template: Option<Template>,
+}
+
+/// An opened model.
+pub(crate) struct Model {
+    path: PathBuf,
+    checkpoint: Checkpoint,
+    threads: Option<u16>,
+    context_tokens: usize,
+}
+
+impl ModelArgs {
+    /// Opens what the command line names.
+    pub(crate) fn open(&self) -> Result<Model, Box<dyn Error>> {
+        let bar = LoadingBar::new();
+        let checkpoint = Checkpoint::open(&self.model, &mut |progress| bar.files(progress))?;
+        let (threads, context_tokens) = (self.threads, self.context);
+        Ok(Model { path: self.model.clone(), checkpoint, threads, context_tokens })
+    }
+}
+
+impl Model {
+    /// Loads the weights and starts an engine on them.
+    pub(crate) fn start(&self) -> Result<Engine, Box<dyn Error>> {
+        let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
+        let bar = LoadingBar::new();
+        let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
+        let options = EngineOptions { context_tokens: self.context_tokens, ..EngineOptions::default() };
+        Ok(Engine::start(model, options)?)
+    }
+
+    /// The tokenizer of the command line or of the model.
+    pub(crate) fn tokenizer(&self, args: &TokenizerArgs) -> Result<Tokenizer, Box<dyn Error>> {
+        match (&args.tokenizer, self.checkpoint.gguf_vocabulary()) {
+            (Some(path), _) => tokenizer::open(path),
+            (None, Some(vocabulary)) => tokenizer::of_gguf(vocabulary),
+            (None, None) => tokenizer::open(&self.path).map_err(|error| {
+                format!("{error}\n  --tokenizer DIR names another place to read it from").into()
+            }),
+        }
+    }
+
+    /// The turn format of the command line or of the checkpoint.
+    pub(crate) fn template(
+        &self,
+        args: &TemplateArgs,
+        tokenizer_args: &TokenizerArgs,
+    ) -> Result<Template, Box<dyn Error>> {
+        if let Some(template) = args.template {
+            return Ok(template);
+        }
+        let of_folder = tokenizer_args.tokenizer.as_deref().unwrap_or(&self.path);
+        match self.checkpoint.gguf_vocabulary() {
+            Some(vocabulary) => tokenizer::template_of_gguf(vocabulary, self.checkpoint.config()),
+            None => Ok(Template::from_dir(of_folder)?),
+        }
+    }
+
+    /// Ids that end a turn.
+    pub(crate) fn stop_ids(&self, tokenizer: &Tokenizer) -> Arc<[u32]> {
+        let configs: Vec<_> = [Some(self.checkpoint.config()), self.checkpoint.generation_config()]
+            .into_iter()
+            .flatten()
+            .collect();
+        tokenizer.stop_ids(&configs).into()
+    }
+}
+
+/// Ids that a tokenizer has no name for; they are never sampled.
+pub(crate) fn masked_ids(tokenizer: &Tokenizer, engine: &Engine) -> Arc<[u32]> {
+    (0..engine.vocab_size() as u32).filter(|id| !tokenizer.is_named(*id)).collect()
+}
