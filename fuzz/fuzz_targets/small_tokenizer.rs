@@ -31,7 +31,7 @@ const SPECIALS: [&str; 19] = [
 const MERGES: [&str; 7] = ["dGg=", "dGhl", "IHRoZQ==", "ZnU=", "5L0=", "5L2g", "ICA="];
 
 pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let bytes = (0..=255u8).map(|byte| base64_of(byte));
+    let bytes = (0..=255u8).map(base64_of);
     let tokens: Vec<String> = bytes.chain(MERGES.iter().map(|&merge| merge.to_owned())).collect();
     let lines = tokens.iter().enumerate().map(|(rank, token)| format!("{token} {rank}\n"));
     let ranks = tokens.len() as u32;
