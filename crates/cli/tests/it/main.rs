@@ -1,0 +1,11 @@
+//! Tests of the built `k2`: what a user types, and what comes out.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on has failed
+
+mod doors;
+mod errors;
+mod fixtures;
+mod inspect;
+mod k2;
+mod run;
+mod talk;
