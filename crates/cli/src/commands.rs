@@ -4,7 +4,7 @@ use std::error::Error;
 
 use clap::{Parser, Subcommand};
 
-use crate::{chat, inspect, parse, render, run, tokenize};
+use crate::{chat, inspect, parse, render, run, tokenize, tokenizer_train, train};
 
 /// Runs, serves and trains Kimi K2 on machines you own.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(run::RunArgs),
     Chat(chat::ChatArgs),
+    Train(train::TrainArgs),
+    Tokenizer(tokenizer_train::TokenizerArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
     Render(render::RenderArgs),
@@ -31,6 +33,8 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args),
             Command::Chat(args) => chat::run(&args),
+            Command::Train(args) => train::run(args),
+            Command::Tokenizer(args) => tokenizer_train::run(&args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Tokenize(args) => tokenize::run(&args),
             Command::Render(args) => render::run(&args),

@@ -12,6 +12,11 @@ mod run;
 mod sampling;
 mod tokenize;
 mod tokenizer;
+mod tokenizer_train;
+mod train;
+mod train_evaluate;
+mod train_plot;
+mod train_publish;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use k2_chat::{Detokenizer, StopMatcher, Tokenizer};
 use k2_engine::{Engine, Event, Events, FinishReason, Request, Sampling, Timings, Usage};
 use k2_weights::safetensors::Dtype;
@@ -25,6 +25,7 @@ const MAX_TOKENS: usize = 512;
 
 /// Continue a text, streamed; speed on standard error.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("input").required(true).args(["prompt", "prompt_ids"]))]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -43,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "prompt_ids")]
     allow_special: bool,
     /// Token ids to continue, in place of a text; prints ids.
-    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', conflicts_with_all = ["prompt", "tokenizer"])]
+    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', conflicts_with = "tokenizer")]
     prompt_ids: Vec<u32>,
     /// Most tokens to generate [default: 512; with --logits 0].
     #[arg(long, value_name = "N")]
@@ -121,7 +122,8 @@ struct Output<'a> {
     /// Whether it is printed as it comes.
     streams: bool,
     ids: Vec<u32>,
-    logits: Vec<f32>,
+    /// Little-endian f32.
+    logits: Vec<u8>,
     text: Option<&'a mut TextOutput>,
 }
 
@@ -144,7 +146,9 @@ impl Output<'_> {
     fn take(&mut self, mut events: Events) -> Result<Ended, Box<dyn Error>> {
         while let Some(event) = events.blocking_recv() {
             match event {
-                Event::PromptLogits { rows, .. } => self.logits.extend(rows),
+                Event::PromptLogits { rows, .. } => {
+                    self.logits.extend(rows.iter().flat_map(|logit| logit.to_le_bytes()));
+                }
                 // More tokens may be on their way when a stop string has been seen.
                 Event::Token { .. } if self.stopped() => {}
                 Event::Token { id } => {
@@ -261,8 +265,7 @@ fn per_second(tokens: usize, time: Duration) -> Option<f64> {
     (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
 }
 
-fn save_logits(path: &Path, logits: &[f32], vocab_size: usize) -> Result<(), Box<dyn Error>> {
-    let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
-    let shape = [logits.len() / vocab_size, vocab_size];
-    Ok(save_safetensors(path, &[("logits", Dtype::F32, &shape, &bytes)])?)
+fn save_logits(path: &Path, logits: &[u8], vocab_size: usize) -> Result<(), Box<dyn Error>> {
+    let shape = [logits.len() / size_of::<f32>() / vocab_size, vocab_size];
+    Ok(save_safetensors(path, &[("logits", Dtype::F32, &shape, logits)])?)
 }

@@ -4,10 +4,12 @@ use clap::{Args, Subcommand};
 use k2_train::export::{ExportFormat, publish};
 use k2_train::progress::Bar;
 use k2_train::recipe::Overrides;
-use k2_train::{Recipe, checkpoint};
+use k2_train::{Event, Recipe, checkpoint};
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{train_evaluate, train_plot, train_publish};
 
@@ -55,11 +57,24 @@ fn train(args: TrainArgs) -> Result<(), Box<dyn Error>> {
     let path = args.config.unwrap_or_default();
     let overrides = Overrides { run: args.run, init: args.init, threads: args.threads };
     let recipe = Recipe::read(&path, overrides)?;
-    let mut bar = Bar::new(recipe.schedule.steps);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let on_interrupt = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
+    let (mut bar, mut done) = (Bar::new(recipe.schedule.steps), 0);
     let last = k2_train::run(&recipe, args.resume, &mut |event| {
         bar.show(event);
-        ControlFlow::Continue(())
+        if let Event::Finished { step } = event {
+            done = *step;
+        }
+        match interrupted.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     })?;
+    if done < recipe.schedule.steps {
+        eprintln!("stopped after step {done} of {}; --resume goes on", recipe.schedule.steps);
+        return Ok(());
+    }
     // With rounding in its last steps, the rounded weights are what was trained.
     let format = recipe.quantization.map_or(ExportFormat::Bf16, |_| ExportFormat::Int4);
     let model = recipe.run.join("model");

@@ -1,5 +1,9 @@
 //! `k2 chat` from a pipe.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
 use crate::fixtures::own;
 use crate::k2::k2;
 
@@ -29,4 +33,41 @@ fn what_does_not_fit_is_refused_and_forgotten() {
     assert!(ran.stderr.contains("tokens; a context of 400 has room for 399"), "{}", ran.stderr);
     let alone = k2(&args, "Hi\n");
     assert_eq!(ran.stdout, alone.stdout);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_the_answer_and_not_the_program() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_k2"))
+        .args([
+            "chat",
+            own("bytes").to_str().unwrap(),
+            "--greedy",
+            "--max-tokens",
+            "4",
+            "--context",
+            "131072",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut errors) = (child.stdin.take().unwrap(), child.stderr.take().unwrap());
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    // The first answer says that the program is ready; the second has a prompt that takes long to read.
+    input.write_all(b"Hi\n").unwrap();
+    output.read_until(b'\n', &mut Vec::new()).unwrap();
+    input.write_all(format!("{}\nHi\n", "a".repeat(100_000)).as_bytes()).unwrap();
+    let answered = std::thread::spawn(move || output.read_until(b'\n', &mut Vec::new()).map(|_| output));
+    while !answered.is_finished() {
+        std::thread::sleep(Duration::from_millis(100));
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    }
+    drop(input);
+    let (mut said, mut rest) = (String::new(), String::new());
+    answered.join().unwrap().unwrap().read_to_string(&mut rest).unwrap();
+    errors.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("[stopped]"), "{said}");
 }
