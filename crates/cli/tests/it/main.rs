@@ -9,3 +9,4 @@ mod inspect;
 mod k2;
 mod run;
 mod talk;
+mod train;
