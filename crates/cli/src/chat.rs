@@ -1,20 +1,22 @@
 //! `k2 chat`: a conversation in the terminal.
 
+mod shown;
+
 use std::error::Error;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use k2_chat::message::Role;
 use k2_chat::tool_calls::Markers;
 use k2_chat::{
-    Delta, EndReason, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, ToolCallParser,
-    render,
+    EndReason, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, ToolCallParser, render,
 };
 use k2_engine::{Canceller, Engine, Event, FinishReason, Request};
 
 use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::SamplingArgs;
+use shown::Shown;
 
 const WELCOME: &str = "Ctrl-C stops an answer, /clear begins anew, /exit or Ctrl-D ends.";
 
@@ -169,61 +171,5 @@ impl Conversation {
             think_prefilled: form.prompts_thinking && self.options.thinking,
             ..ParserOptions::default()
         }
-    }
-}
-
-/// An answer on the screen; reasoning is dim.
-#[derive(Default)]
-struct Shown {
-    reply: Reply,
-    dim: bool,
-}
-
-impl Shown {
-    fn add(&mut self, deltas: Vec<Delta>) -> io::Result<()> {
-        let mut output = io::stdout().lock();
-        for delta in &deltas {
-            match delta {
-                Delta::Reasoning(text) => {
-                    self.set_dim(true, &mut output)?;
-                    output.write_all(text.as_bytes())?;
-                }
-                Delta::Content(text) => {
-                    self.set_dim(false, &mut output)?;
-                    output.write_all(text.as_bytes())?;
-                }
-                // Without declared tools, calls are text.
-                Delta::Call { .. } | Delta::Arguments { .. } => {}
-            }
-        }
-        self.reply.extend(deltas);
-        output.flush()
-    }
-
-    fn set_dim(&mut self, dim: bool, output: &mut impl Write) -> io::Result<()> {
-        if std::mem::replace(&mut self.dim, dim) == dim {
-            return Ok(());
-        }
-        let code = match (io::stdout().is_terminal(), dim) {
-            (true, true) => "\x1b[2m",
-            (true, false) => "\x1b[0m\n",
-            (false, true) => "",
-            (false, false) => "\n",
-        };
-        output.write_all(code.as_bytes())
-    }
-
-    fn end(&mut self, reason: &FinishReason) -> io::Result<()> {
-        let mut output = io::stdout().lock();
-        if self.dim {
-            self.set_dim(false, &mut output)?;
-        }
-        writeln!(output)?;
-        match reason {
-            FinishReason::Cancelled => eprintln!("[stopped]"),
-            FinishReason::Length => eprintln!("[cut off: no more tokens]"),
-            FinishReason::Stop(_) | FinishReason::Failed(_) => {}
-        }
-        Ok(())
     }
 }

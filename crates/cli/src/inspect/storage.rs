@@ -8,7 +8,7 @@ use k2_weights::quantization::{QuantizationError, Scheme};
 use serde_json::{Value, json};
 
 use super::classes::{Class, tensors};
-use super::{bytes, grouped};
+use super::numbers::{bytes, grouped};
 
 /// Tensors and bytes of a class in one format.
 #[derive(Clone, Copy, Debug, Default)]
