@@ -1,1 +1,20 @@
 //! OpenAI's API over HTTP.
+//!
+//! The wire's words live here and nowhere else: a request is read field by field ([`Guard`] in front), becomes
+//! messages of `chat` and ids for `engine`, and the engine's events become one JSON object or server-sent
+//! events. What can be refused is refused before an answer begins.
+
+mod answer;
+mod app;
+mod body;
+mod chat;
+mod completions;
+mod error;
+mod options;
+mod serve;
+mod served;
+mod stream;
+
+pub use app::{Guard, app};
+pub use serve::{ServeError, serve};
+pub use served::Served;

@@ -1,0 +1,26 @@
+//! What is served: one model with its tokenizer and turn format.
+
+use std::sync::Arc;
+
+use k2_chat::{Template, Tokenizer};
+use k2_engine::Engine;
+
+/// A running model and what turns HTTP's words into its ids.
+pub struct Served {
+    /// The model's name in requests and answers.
+    pub model_name: String,
+    /// The model.
+    pub engine: Engine,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// The turn format.
+    pub template: Template,
+    /// Ids that end a turn.
+    pub stop_ids: Arc<[u32]>,
+    /// Ids that are never chosen.
+    pub masked_ids: Arc<[u32]>,
+    /// Temperature of requests that name none.
+    pub temperature: f32,
+    /// `top_p` of requests that name none.
+    pub top_p: f32,
+}
