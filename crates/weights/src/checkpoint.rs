@@ -1,5 +1,6 @@
 //! A checkpoint as the rest of the program sees it: a config and weights by official name.
 
+use bytes::Bytes;
 use k2_kernels::Matrix;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,18 @@ impl Checkpoint {
             Location::Gguf(file) => Checkpoint::open_gguf(&file, progress),
             Location::File => Err(WeightsError::NoCheckpoint { path: path.to_owned() }),
         }
+    }
+
+    /// Opens a checkpoint that lies in memory: a `config.json` and a `model.safetensors`. `name` stands where
+    /// messages show a path.
+    pub fn from_bytes(
+        name: &str,
+        config: &[u8],
+        weights: impl Into<Bytes>,
+    ) -> Result<Checkpoint, WeightsError> {
+        let folder::Opened { config, generation_config, catalog } =
+            folder::from_bytes(Path::new(name), config, &weights.into())?;
+        Ok(Checkpoint { path: name.into(), config, generation_config, vocabulary: None, catalog })
     }
 
     fn open_folder(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Checkpoint, WeightsError> {

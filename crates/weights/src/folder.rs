@@ -1,5 +1,6 @@
 //! A folder as published on a model hub: `config.json` and safetensors, in one file or in shards.
 
+use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +53,18 @@ pub(crate) fn open(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<
     };
     let catalog = Catalog::join(files, tensors.into_iter().flatten(), &scheme, &config_path)?;
     Ok(Opened { config, generation_config, catalog })
+}
+
+/// The two files of a checkpoint without shards, from memory; `folder` is where messages say they are.
+pub(crate) fn from_bytes(folder: &Path, config: &[u8], weights: &Bytes) -> Result<Opened, WeightsError> {
+    let config_path = folder.join("config.json");
+    let config = serde_json::from_slice(config)
+        .map_err(|error| WeightsError::Json { path: config_path.clone(), error })?;
+    let (config, scheme) = text_config(&config_path, config)?;
+    let path = folder.join(SINGLE_FILE);
+    let tensors = parts(0, &path, weights)?;
+    let catalog = Catalog::join(vec![path], tensors.into_iter(), &scheme, &config_path)?;
+    Ok(Opened { config, generation_config: None, catalog })
 }
 
 /// The text model's part of a config, and the quantization scheme that the whole announces.
@@ -120,9 +133,13 @@ fn open_files(paths: Vec<PathBuf>, progress: &mut dyn FnMut(Progress)) -> Result
 }
 
 fn open_file(file: usize, path: &Path) -> Result<Vec<(String, Part)>, WeightsError> {
-    let bytes = map(path)?;
+    parts(file, path, &map(path)?)
+}
+
+/// The tensors of a file's bytes.
+fn parts(file: usize, path: &Path, bytes: &Bytes) -> Result<Vec<(String, Part)>, WeightsError> {
     let wrong = |error| WeightsError::Safetensors { path: path.to_owned(), error };
-    let Header { tensors } = safetensors::parse(&bytes).map_err(wrong)?;
+    let Header { tensors } = safetensors::parse(bytes).map_err(wrong)?;
     let part = |TensorInfo { dtype, shape, range }| Part {
         file,
         encoding: Encoding::Dtype(dtype),

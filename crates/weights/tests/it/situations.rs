@@ -86,6 +86,26 @@ fn every_situation_gives_its_error() {
 
 #[cfg(unix)]
 #[test]
+fn a_checkpoint_in_memory_is_that_of_the_folder() {
+    let read = |name| fs::read(data("tiny").join(name)).unwrap();
+    let (config, weights) = (read("config.json"), read("model.safetensors"));
+    let found = Checkpoint::from_bytes("embedded", &config, weights.clone()).unwrap();
+    let wanted = open(&data("tiny"));
+    assert_eq!(found.config(), wanted.config());
+    assert!(
+        found
+            .tensors()
+            .map(|t| (t.name, t.format, t.bytes))
+            .eq(wanted.tensors().map(|t| (t.name, t.format, t.bytes)))
+    );
+    let norm = |checkpoint: &Checkpoint| checkpoint.vector("model.norm.weight", 32).unwrap();
+    assert_eq!(norm(&found), norm(&wanted));
+    let cut = weights[..weights.len() - 1].to_vec();
+    let error = Checkpoint::from_bytes("embedded", &config, cut).unwrap_err();
+    assert!(error.to_string().contains("embedded/model.safetensors"), "{error}");
+}
+
+#[test]
 fn links_inside_the_folder_and_into_a_cache_are_followed() {
     let folder = fresh("links");
     fs::create_dir_all(folder.join("plain")).unwrap();
