@@ -4,7 +4,7 @@ use std::error::Error;
 
 use clap::{Parser, Subcommand};
 
-use crate::{chat, inspect, parse, render, run, tokenize, tokenizer_train, train};
+use crate::{chat, inspect, parse, render, run, serve, tokenize, tokenizer_train, train};
 
 /// Runs, serves and trains Kimi K2 on machines you own.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(run::RunArgs),
     Chat(chat::ChatArgs),
+    Serve(serve::ServeArgs),
     Train(train::TrainArgs),
     Tokenizer(tokenizer_train::TokenizerArgs),
     Inspect(inspect::InspectArgs),
@@ -33,6 +34,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args),
             Command::Chat(args) => chat::run(&args),
+            Command::Serve(args) => serve::run(args),
             Command::Train(args) => train::run(args),
             Command::Tokenizer(args) => tokenizer_train::run(&args),
             Command::Inspect(args) => inspect::run(&args),

@@ -10,6 +10,7 @@ mod parse;
 mod render;
 mod run;
 mod sampling;
+mod serve;
 mod tokenize;
 mod tokenizer;
 mod tokenizer_train;

@@ -108,6 +108,13 @@ impl Model {
             .collect();
         tokenizer.stop_ids(&configs).into()
     }
+
+    /// What a server calls it: the name of its folder or GGUF file.
+    pub(crate) fn name(&self) -> String {
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        name.map_or_else(|| "kimi-k2".into(), |name| name.to_string_lossy().into_owned())
+    }
 }
 
 /// Ids that a tokenizer has no name for; they are never sampled.

@@ -5,14 +5,20 @@ use std::hash::{BuildHasher, RandomState};
 use clap::Args;
 use k2_engine::Sampling;
 
+/// What Moonshot recommends for K2-Instruct.
+pub(crate) const DEFAULT_TEMPERATURE: f32 = 0.6;
+
+/// The whole distribution.
+pub(crate) const DEFAULT_TOP_P: f32 = 1.0;
+
 /// How tokens are chosen.
 #[derive(Debug, Args)]
 pub(crate) struct SamplingArgs {
     /// Logits are divided by it, 0 to 2; 0 is the same as --greedy.
-    #[arg(long, value_name = "T", default_value_t = 0.6, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = DEFAULT_TEMPERATURE, allow_negative_numbers = true)]
     temperature: f32,
     /// Draw only from the likeliest tokens that together have this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = DEFAULT_TOP_P, allow_negative_numbers = true)]
     top_p: f32,
     /// Seed of the draws: the same seed gives the same answer [default: another one each time].
     #[arg(long, value_name = "N")]

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""`k2 serve` under the unmodified `openai` client from PyPI: every kind of request that the server takes, and those it refuses.
+
+    python acceptance/openai_client.py [MODEL [K2]]
+
+Starts the server itself on a free port: MODEL (default: fixtures/model/bytes, whose answers are noise) with the program
+K2 (default: built by cargo). Each check is one function; the last line says how many passed. What the noise model cannot
+show, a call of a tool in a real answer, is checked by the tests of `crates/chat` on recorded answers.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+
+ROOT = Path(__file__).resolve().parent.parent
+MESSAGES = [{"role": "system", "content": "You are Kimi."}, {"role": "user", "content": "Weather in Beijing?"}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Weather of a city",
+            "parameters": {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}},
+        },
+    }
+]
+HISTORY = MESSAGES + [
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "call_7", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Beijing"}'}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call_7", "content": '{"celsius": 21}'},
+]
+
+
+@contextmanager
+def server(model, program):
+    """Yields the address of a running server."""
+    process = subprocess.Popen([*program, "serve", model, "--port", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if found := re.search(r"http://\S+", line):
+                yield found[0]
+                return
+        raise SystemExit(f"the server ended with {process.wait()} before it listened")
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def plain(client, model):
+    answer = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=24, temperature=0.6, seed=1)
+    assert answer.object == "chat.completion" and answer.model == model and len(answer.choices) == 1
+    assert answer.choices[0].finish_reason in ("stop", "length") and answer.choices[0].message.role == "assistant"
+    assert isinstance(answer.choices[0].message.content, str)
+    usage = answer.usage
+    assert 0 < usage.completion_tokens <= 24 and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.prompt_tokens_details.cached_tokens >= 0
+
+
+def same_seed_same_answer(client, model):
+    ask = lambda seed: client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=40, seed=seed)
+    texts = [ask(seed).choices[0].message.content for seed in (5, 5, 6, 7, 8)]
+    assert texts[0] == texts[1] and len(set(texts)) > 1, texts
+
+
+def streamed(client, model):
+    for seed in range(50):  # noise may end at once
+        asked = dict(model=model, messages=MESSAGES, max_tokens=40, temperature=0.6, seed=seed)
+        whole = client.chat.completions.create(**asked)
+        if whole.usage.completion_tokens > 10:
+            break
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert {chunk.id for chunk in chunks} == {chunks[0].id} and chunks[0].object == "chat.completion.chunk"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == whole.choices[0].message.content and len(pieces) > 3, (pieces, whole)
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def with_tools(client, model):
+    for stream in (False, True):
+        for choice in ("auto", "none"):
+            asked = dict(model=model, messages=MESSAGES, tools=TOOLS, tool_choice=choice, max_tokens=16, temperature=0.6)
+            answer = client.chat.completions.create(**asked, stream=stream)
+            last = list(answer)[-1].choices[0] if stream else answer.choices[0]
+            assert last.finish_reason in ("stop", "length", "tool_calls"), last
+    ask = lambda **more: client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=1, **more)
+    bare, declared, forbidden = ask(), ask(tools=TOOLS), ask(tools=TOOLS, tool_choice="none")
+    assert declared.usage.prompt_tokens > bare.usage.prompt_tokens == forbidden.usage.prompt_tokens
+
+
+def with_history(client, model):
+    answer = client.chat.completions.create(model=model, messages=HISTORY, tools=TOOLS, max_tokens=8)
+    assert answer.usage.prompt_tokens > 0
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Weather in "}, {"type": "text", "text": "Beijing?"}]}]
+    assert client.chat.completions.create(model=model, messages=parts, max_tokens=2).usage.completion_tokens <= 2
+
+
+def raw(client, model):
+    asked = dict(model=model, prompt="The tide", max_tokens=24, temperature=0.6, seed=2)
+    whole = client.completions.create(**asked)
+    assert whole.object == "text_completion" and isinstance(whole.choices[0].text, str)
+    pieces = [chunk.choices[0].text for chunk in client.completions.create(**asked, stream=True)]
+    assert "".join(pieces) == whole.choices[0].text
+    by_ids = client.completions.create(**{**asked, "prompt": [84, 104, 101]})
+    assert by_ids.usage.prompt_tokens == 3
+    markers = "<|im_user|>user<|im_middle|>"
+    assert client.completions.create(**{**asked, "prompt": markers}).usage.prompt_tokens == 2 + len("user")
+
+
+def stop_strings(client, model):
+    for seed in range(50):
+        asked = dict(model=model, prompt="The tide", max_tokens=64, temperature=1.0, seed=seed)
+        text = client.completions.create(**asked).choices[0].text
+        if len(text) > 10:
+            break
+    stop = text[len(text) // 2 :][:2]
+    cut = client.completions.create(**asked, stop=[stop])
+    assert cut.choices[0].text == text[: text.index(stop)] and cut.choices[0].finish_reason == "stop"
+
+
+def models(client, model):
+    assert [entry.id for entry in client.models.list()] == [model] and client.models.retrieve(model).id == model
+
+
+def refusals(client, model):
+    chat = client.chat.completions.create
+    asked = dict(model=model, messages=MESSAGES, max_tokens=1)
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+    for status, param, code, changed in [
+        (404, "model", "model_not_found", {"model": "gpt-4o"}),
+        (400, "messages", None, {"messages": "hello"}),
+        (400, "messages", None, {"messages": []}),
+        (400, "messages[0]", None, {"messages": [{"role": "wizard", "content": "?"}]}),
+        (400, "messages[0]", None, {"messages": [{"role": "user"}]}),
+        (400, "messages[0]", None, {"messages": picture}),
+        (400, "messages", "context_length_exceeded", {"messages": [{"role": "user", "content": "long " * 60_000}]}),
+        (400, "temperature", None, {"temperature": "warm"}),
+        (400, "temperature", None, {"temperature": 2.5}),
+        (400, "top_p", None, {"top_p": 0}),
+        (400, "max_tokens", None, {"max_tokens": 0}),
+        (400, "stop", None, {"stop": [""]}),
+        (400, "n", "unsupported_parameter", {"n": 2}),
+        (400, "logprobs", "unsupported_parameter", {"logprobs": True}),
+        (400, "tool_choice", "unsupported_parameter", {"tools": TOOLS, "tool_choice": named}),
+        (400, "tools[1]", None, {"tools": TOOLS + TOOLS}),
+        (400, "tools", None, {"tools": {}}),
+        (400, "response_format", "unsupported_parameter", {"response_format": {"type": "json_object"}}),
+        (400, "no_such_field", "unsupported_parameter", {"extra_body": {"no_such_field": 1}}),
+        (400, "stream_options", None, {"stream_options": {"include_usage": True}}),
+    ]:
+        for stream in ({}, {"stream": True}) if param != "stream_options" else ({},):
+            try:
+                chat(**{**asked, **changed}, **stream)
+            except openai.APIStatusError as error:
+                body = error.body
+                assert (error.status_code, body["param"], body["code"]) == (status, param, code), (changed, error)
+                assert body["message"] and body["type"] == "invalid_request_error", body
+            else:
+                raise AssertionError(f"taken: {json.dumps(changed)[:200]}")
+
+
+CHECKS = [plain, same_seed_same_answer, streamed, with_tools, with_history, raw, stop_strings, models, refusals]
+
+
+def main():
+    model, program = (sys.argv[1:] + ["fixtures/model/bytes"])[0], sys.argv[2:]
+    if not program:
+        subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
+        program = ["cargo", "run", "-q", "--release", "--"]
+    with server(model, program) as address:
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=120)
+        name = client.models.list().data[0].id
+        for check in CHECKS:
+            check(client, name)
+            print(f"ok: {check.__name__}")
+    print(f"acceptance: {len(CHECKS)} checks of openai {openai.__version__} passed")
+
+
+if __name__ == "__main__":
+    main()
