@@ -27,23 +27,38 @@ pub struct EngineOptions {
     /// Tokens that a sequence may have, prompt and answer together; no more than the model's
     /// `max_position_embeddings` are used. Memory is taken as they are written.
     pub context_tokens: usize,
-    /// Prompt tokens computed in one step. Results do not depend on it.
+    /// Tokens that the cache holds for all sequences together, those that nobody uses any more included; at
+    /// least `context_tokens` are used.
+    pub cache_tokens: usize,
+    /// Prompt tokens computed in one step, beside one token of each sequence that has begun its answer.
+    /// Results do not depend on it.
     pub prefill_chunk: usize,
+    /// Sequences computed at the same time. Results do not depend on it.
+    pub max_sequences: usize,
     /// Requests that may wait.
     pub max_waiting: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { context_tokens: 32_768, prefill_chunk: 256, max_waiting: 64 }
+        EngineOptions {
+            context_tokens: 32_768,
+            cache_tokens: 0,
+            prefill_chunk: 256,
+            max_sequences: 32,
+            max_waiting: 64,
+        }
     }
 }
 
-/// What requests are checked against.
+/// What requests are checked against, and what a step may hold.
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) vocab_size: usize,
     pub(crate) context_tokens: usize,
+    pub(crate) cache_tokens: usize,
+    pub(crate) prefill_chunk: usize,
+    pub(crate) max_sequences: usize,
     pub(crate) max_waiting: usize,
 }
 
@@ -59,14 +74,17 @@ pub enum StartError {
     /// No step would ever compute anything.
     #[error("prefill_chunk is 0; at least 1 token must be computed in a step")]
     PrefillChunk,
+    /// Nothing would ever be computed.
+    #[error("max_sequences is 0; at least 1 sequence must be computed at a time")]
+    MaxSequences,
     /// Nobody could ever wait.
     #[error("max_waiting is 0; at least 1 request must be able to wait")]
     MaxWaiting,
     /// The cache is beyond any memory.
-    #[error("a context of {context_tokens} tokens takes {bytes} bytes of cache, more than can be addressed")]
+    #[error("a cache of {cache_tokens} tokens takes {bytes} bytes, more than can be addressed")]
     CacheSize {
         /// What was asked for.
-        context_tokens: usize,
+        cache_tokens: usize,
         /// Bytes for them.
         bytes: u128,
     },
@@ -80,7 +98,7 @@ impl Engine {
     pub fn start(model: KimiK2, options: EngineOptions) -> Result<Engine, StartError> {
         let limits = Arc::new(options.limits(&model.config)?);
         let (commands, inbox) = sync_channel(options.max_waiting);
-        let worker = Worker::new(model, Arc::clone(&limits), options.prefill_chunk);
+        let worker = Worker::new(model, Arc::clone(&limits));
         thread::Builder::new().name("k2-engine".into()).spawn(move || worker.run(&inbox))?;
         Ok(Engine { commands, limits })
     }
@@ -121,10 +139,21 @@ impl EngineOptions {
         if self.max_waiting == 0 {
             return Err(StartError::MaxWaiting);
         }
-        let bytes = context_tokens as u128 * KvCache::bytes_per_token(config) as u128;
-        if bytes > isize::MAX as u128 / 2 {
-            return Err(StartError::CacheSize { context_tokens, bytes });
+        if self.max_sequences == 0 {
+            return Err(StartError::MaxSequences);
         }
-        Ok(Limits { vocab_size: config.vocab_size, context_tokens, max_waiting: self.max_waiting })
+        let cache_tokens = self.cache_tokens.max(context_tokens);
+        let bytes = cache_tokens as u128 * KvCache::bytes_per_token(config) as u128;
+        if bytes > isize::MAX as u128 / 2 {
+            return Err(StartError::CacheSize { cache_tokens, bytes });
+        }
+        Ok(Limits {
+            vocab_size: config.vocab_size,
+            context_tokens,
+            cache_tokens,
+            prefill_chunk: self.prefill_chunk,
+            max_sequences: self.max_sequences,
+            max_waiting: self.max_waiting,
+        })
     }
 }

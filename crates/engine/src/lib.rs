@@ -1,10 +1,11 @@
 //! Sequences of token ids through the model: requests go in, events come out.
 //!
 //! One thread owns model, cache and scratch. [`Engine::submit`] checks a [`Request`] and puts it into a
-//! bounded queue; what becomes of it arrives as [`Events`]. A step is schedule → forward → sample → emit.
-//! Sequences are computed one after the other. Text is the business of `k2-chat`: the engine maps ids to
+//! bounded queue; what becomes of it arrives as [`Events`]. A step is schedule → forward → sample → emit,
+//! over all running sequences together; what they share is computed once. Text is the business of `k2-chat`: the engine maps ids to
 //! ids.
 
+mod blocks;
 mod engine;
 mod event;
 mod request;

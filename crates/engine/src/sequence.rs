@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use k2_model::LogitRows;
+use k2_model::kv_cache::BLOCK_TOKENS;
+use k2_model::{Chunk, KvCache, LogitRows};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::blocks::{BlockPool, BlockTable};
 use crate::engine::Limits;
 use crate::event::{Event, FinishReason, Timings, Usage};
 use crate::request::Request;
@@ -19,11 +21,17 @@ pub(crate) struct Sequence {
     tokens: Vec<u32>,
     /// How many of them are in the cache.
     num_computed_tokens: usize,
+    /// Where in the cache.
+    block_table: BlockTable,
+    /// Prompt positions whose logits have been given out.
+    num_prompt_logits: usize,
     request: Request,
     sampler: Sampler,
     events: UnboundedSender<Event>,
     cancelled: Arc<AtomicBool>,
     submitted: Instant,
+    /// Whether its turn has come before.
+    begun: bool,
     timings: Timings,
     usage: Usage,
 }
@@ -39,18 +47,35 @@ impl Sequence {
             usage: Usage { prompt_tokens: tokens.len(), ..Usage::default() },
             tokens,
             num_computed_tokens: 0,
+            block_table: BlockTable::default(),
+            num_prompt_logits: 0,
             sampler: Sampler::new(request.sampling, Arc::clone(&request.masked_ids)),
             request,
             events,
             cancelled,
             submitted: Instant::now(),
+            begun: false,
             timings: Timings::default(),
         }
     }
 
-    /// Its turn has come.
-    pub(crate) fn begin(&mut self) {
-        self.timings.queued = self.submitted.elapsed();
+    /// Its turn has come, for the first time or again: takes what the cache knows of it. The last token is
+    /// computed in any case, for its logits.
+    pub(crate) fn begin(&mut self, pool: &mut BlockPool) {
+        if !self.request.prompt_logits {
+            self.block_table = pool.find(&self.tokens[..self.tokens.len() - 1]);
+            self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            self.timings.queued = self.submitted.elapsed();
+            self.usage.num_cached_tokens = self.num_computed_tokens;
+        }
+    }
+
+    /// Leaves the cache; what it computed may be found there again.
+    pub(crate) fn leave(&mut self, pool: &mut BlockPool) {
+        pool.release(std::mem::take(&mut self.block_table));
+        self.num_computed_tokens = 0;
     }
 
     /// Whether nobody wants the rest.
@@ -58,15 +83,29 @@ impl Sequence {
         self.cancelled.load(Ordering::Relaxed) || self.events.is_closed()
     }
 
-    /// The next tokens to compute, at most `most`, with the position of the first.
-    pub(crate) fn pending(&self, most: usize) -> (usize, &[u32]) {
-        let start = self.num_computed_tokens;
-        let end = self.tokens.len().min(start.saturating_add(most));
-        (start, &self.tokens[start..end])
+    /// Tokens that are not computed yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.tokens.len() - self.num_computed_tokens
+    }
+
+    /// Finds room for the next `count` tokens; false if there is none.
+    pub(crate) fn reserve(&mut self, count: usize, pool: &mut BlockPool) -> bool {
+        pool.extend(&mut self.block_table, KvCache::blocks_for(self.num_computed_tokens + count))
+    }
+
+    /// The next `count` tokens, for a step.
+    pub(crate) fn chunk(&self, count: usize) -> Chunk<'_> {
+        let (start, end) = (self.num_computed_tokens, self.num_computed_tokens + count);
+        Chunk {
+            tokens: &self.tokens[start..end],
+            start,
+            block_table: &self.block_table.blocks,
+            logits: self.logit_rows(end),
+        }
     }
 
     /// Which rows of a step that ends at position `end` are needed.
-    pub(crate) fn logit_rows(&self, end: usize) -> LogitRows {
+    fn logit_rows(&self, end: usize) -> LogitRows {
         if self.request.prompt_logits && self.num_computed_tokens < self.usage.prompt_tokens {
             LogitRows::All
         } else if end == self.tokens.len() && self.request.max_tokens > 0 {
@@ -78,12 +117,16 @@ impl Sequence {
 
     /// Takes the results of a step over `count` tokens, `[rows, vocab_size]`, and says whether it was the
     /// last.
-    pub(crate) fn computed(&mut self, count: usize, logits: &[f32], limits: &Limits) -> Option<FinishReason> {
-        let start = self.num_computed_tokens;
+    pub(crate) fn computed(
+        &mut self,
+        count: usize,
+        logits: &[f32],
+        limits: &Limits,
+        pool: &mut BlockPool,
+    ) -> Option<FinishReason> {
+        self.give_prompt_logits(count, logits, limits.vocab_size);
         self.num_computed_tokens += count;
-        if self.request.prompt_logits && start < self.usage.prompt_tokens {
-            self.emit(Event::PromptLogits { start, rows: logits.to_vec() });
-        }
+        pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
         if self.num_computed_tokens < self.tokens.len() {
             return None;
         }
@@ -103,6 +146,17 @@ impl Sequence {
     pub(crate) fn finish(mut self, reason: FinishReason) {
         let (usage, timings) = (self.usage, self.timings);
         self.emit(Event::Finished { reason, usage, timings });
+    }
+
+    /// Rows of prompt positions that have not been given out: after a pause the same ones come again.
+    fn give_prompt_logits(&mut self, count: usize, logits: &[f32], vocab_size: usize) {
+        let (first, start) = (self.num_computed_tokens, self.num_prompt_logits);
+        let end = self.usage.prompt_tokens.min(first + count);
+        if self.request.prompt_logits && start < end {
+            let rows = logits[(start - first) * vocab_size..(end - first) * vocab_size].to_vec();
+            self.num_prompt_logits = end;
+            self.emit(Event::PromptLogits { start, rows });
+        }
     }
 
     /// Appends the token that follows the last row.

@@ -6,7 +6,13 @@ use k2_weights::Checkpoint;
 use crate::fixtures::{answer, bf16, folders, greedy, ids, load, numbers, start};
 
 fn options(prefill_chunk: usize) -> EngineOptions {
-    EngineOptions { context_tokens: 2048, prefill_chunk, max_waiting: 8 }
+    EngineOptions {
+        context_tokens: 2048,
+        prefill_chunk,
+        max_sequences: 1,
+        max_waiting: 8,
+        ..EngineOptions::default()
+    }
 }
 
 #[test]

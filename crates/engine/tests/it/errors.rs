@@ -5,7 +5,13 @@ use k2_engine::{Engine, EngineOptions, Request, Sampling};
 use crate::fixtures::{bf16, greedy, load, start};
 
 fn options() -> EngineOptions {
-    EngineOptions { context_tokens: 64, prefill_chunk: 16, max_waiting: 1 }
+    EngineOptions {
+        context_tokens: 64,
+        prefill_chunk: 16,
+        max_sequences: 1,
+        max_waiting: 1,
+        ..EngineOptions::default()
+    }
 }
 
 #[test]
@@ -66,6 +72,10 @@ fn sizes() {
     check(
         EngineOptions { prefill_chunk: 0, ..options() },
         "prefill_chunk is 0; at least 1 token must be computed in a step",
+    );
+    check(
+        EngineOptions { max_sequences: 0, ..options() },
+        "max_sequences is 0; at least 1 sequence must be computed at a time",
     );
     check(
         EngineOptions { max_waiting: 0, ..options() },

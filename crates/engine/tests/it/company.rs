@@ -1,0 +1,107 @@
+//! Many sequences at once: whoever else runs, whatever the cache knows, however often a sequence has to leave
+//! and come back, its tokens and logits are those that it gets alone.
+
+use std::path::Path;
+
+use k2_engine::{EngineOptions, FinishReason, Request, Sampling};
+
+use crate::fixtures::{Answer, answer, bf16, folders, ids, start};
+
+/// Prompts that share beginnings of many lengths, each sampled with a seed of its own.
+fn requests(folder: &Path) -> Vec<Request> {
+    let prompt: Vec<u32> = ids(folder, "input_ids").into_iter().cycle().take(150).collect();
+    let other = ids(folder, "input_ids_2");
+    let request = |number: usize| {
+        let mut prompt = prompt[..1 + number * 37 % prompt.len()].to_vec();
+        if number.is_multiple_of(3) {
+            prompt.extend(&other);
+        }
+        let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: number as u64, greedy: false };
+        Request {
+            prompt,
+            max_tokens: 5 + number * 13 % 60,
+            sampling,
+            prompt_logits: number % 5 == 4,
+            ..Request::default()
+        }
+    };
+    (0..12).map(request).collect()
+}
+
+fn alone(folder: &Path, request: &Request) -> Answer {
+    let options = EngineOptions { context_tokens: 320, max_sequences: 1, ..EngineOptions::default() };
+    answer(start(folder, options).submit(request.clone()).unwrap()).0
+}
+
+/// All requests at once, twice over; each answer must be the one that it gets alone.
+fn check(folder: &Path, options: EngineOptions) {
+    let (engine, requests) = (start(folder, options), requests(folder));
+    let submit = |request: &Request| engine.submit(request.clone()).unwrap();
+    let running: Vec<[_; 2]> = requests.iter().map(|request| [submit(request), submit(request)]).collect();
+    for (request, events) in requests.iter().zip(running) {
+        let wanted = alone(folder, request);
+        assert!(!matches!(wanted.reason, Some(FinishReason::Failed(_))), "{wanted:?}");
+        for found in events.map(|events| answer(events).0) {
+            same(&found, &wanted, &format!("{}: {options:?}: {request:?}", folder.display()));
+        }
+    }
+}
+
+/// What the cache knew is the one thing that may differ.
+fn same(found: &Answer, wanted: &Answer, what: &str) {
+    let bits = |answer: &Answer| answer.prompt_logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
+    assert_eq!((&found.ids, &found.reason), (&wanted.ids, &wanted.reason), "{what}");
+    assert_eq!(bits(found), bits(wanted), "logits of {what}");
+    assert_eq!(found.usage.completion_tokens, wanted.usage.completion_tokens, "{what}");
+}
+
+#[test]
+fn company_changes_nothing() {
+    let roomy = EngineOptions { context_tokens: 320, cache_tokens: 20_000, ..EngineOptions::default() };
+    folders().iter().for_each(|folder| check(folder, roomy));
+}
+
+/// Room for the longest sequence and little more: the younger ones leave and come back again and again.
+#[test]
+fn leaving_and_coming_back_changes_nothing() {
+    for prefill_chunk in [5, 64] {
+        let tight = EngineOptions {
+            context_tokens: 320,
+            cache_tokens: 320,
+            prefill_chunk,
+            ..EngineOptions::default()
+        };
+        check(&bf16(), tight);
+    }
+}
+
+/// What a sequence left in the cache is found again, whole blocks of it, and only what is really the same.
+#[test]
+fn a_known_beginning_is_not_computed_again() {
+    let folder = bf16();
+    let options = EngineOptions { context_tokens: 640, ..EngineOptions::default() };
+    let engine = start(&folder, options);
+    let prompt: Vec<u32> = ids(&folder, "input_ids").into_iter().cycle().take(200).collect();
+    let mut changed = prompt.clone();
+    changed[70] = (changed[70] + 1) % 100;
+    let ask = |prompt: &[u32], prompt_logits| {
+        let request = Request { prompt_logits, ..crate::fixtures::greedy(prompt, 40) };
+        answer(engine.submit(request).unwrap()).0
+    };
+    let first = ask(&prompt, false);
+    assert_eq!(first.usage.num_cached_tokens, 0);
+    for (prompt, cached) in [
+        (&prompt[..], 192),
+        (&prompt[..193], 192),
+        (&prompt[..192], 160),
+        (&prompt[..32], 0),
+        (&changed, 64),
+        (&[&prompt[..], &first.ids].concat(), 224),
+    ] {
+        assert_eq!(ask(prompt, false).usage.num_cached_tokens, cached, "{} tokens", prompt.len());
+    }
+    assert_eq!(ask(&prompt, false).ids, first.ids);
+    // Logits of the prompt need the prompt computed.
+    let with_logits = ask(&prompt, true);
+    assert_eq!((with_logits.usage.num_cached_tokens, &with_logits.ids), (0, &first.ids));
+}
