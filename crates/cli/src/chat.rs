@@ -12,7 +12,7 @@ use k2_chat::tool_calls::Markers;
 use k2_chat::{
     EndReason, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, ToolCallParser, render,
 };
-use k2_engine::{Canceller, Engine, Event, FinishReason, Request};
+use k2_engine::{Canceller, Engine, EngineOptions, Event, FinishReason, Request};
 
 use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::SamplingArgs;
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     if args.no_thinking && !template.form().prompts_thinking {
         return Err(format!("--no-thinking: the turn format {} has no such choice", template.name()).into());
     }
-    let engine = model.start()?;
+    let engine = model.start(EngineOptions::default())?;
     let request = Request {
         max_tokens: args.max_tokens.unwrap_or(usize::MAX),
         sampling: args.sampling.sampling(),

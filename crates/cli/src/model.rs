@@ -65,12 +65,11 @@ impl ModelArgs {
 
 impl Model {
     /// Loads the weights and starts an engine on them.
-    pub(crate) fn start(&self) -> Result<Engine, Box<dyn Error>> {
+    pub(crate) fn start(&self, options: EngineOptions) -> Result<Engine, Box<dyn Error>> {
         let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
         let bar = LoadingBar::new();
         let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
-        let options = EngineOptions { context_tokens: self.context_tokens, ..EngineOptions::default() };
-        Ok(Engine::start(model, options)?)
+        Ok(Engine::start(model, EngineOptions { context_tokens: self.context_tokens, ..options })?)
     }
 
     /// The tokenizer of the command line or of the model.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
 use k2_chat::{StopMatcher, Tokenizer};
-use k2_engine::{Engine, Request};
+use k2_engine::{Engine, EngineOptions, Request};
 use k2_weights::safetensors::Dtype;
 use k2_weights::save_safetensors;
 
@@ -66,7 +66,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let _ = args.exact; // nothing to choose between yet
     let model = args.model.open()?;
     let mut output = Output::new(!args.json, args.text_output(&model)?);
-    let engine = model.start()?;
+    let engine = model.start(EngineOptions::default())?;
     let request = args.request(&model, output.text.as_ref().map(|text| &text.tokenizer), &engine);
     let sampling = request.sampling;
     let ended = output.take(engine.submit(request)?)?;

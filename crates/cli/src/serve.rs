@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::Args;
+use k2_engine::EngineOptions;
 use k2_server::{Guard, Served};
 
 use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
@@ -33,6 +34,31 @@ pub(crate) struct ServeArgs {
     /// Largest body of a request.
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
     max_body: usize,
+    /// Conversations computed at the same time; others wait.
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_sequences)]
+    max_sequences: usize,
+    /// Requests that may wait; more are refused with status 429.
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_waiting)]
+    max_waiting: usize,
+    /// Tokens that the cache holds for all conversations together, beginnings kept for later ones included
+    /// [default: --context].
+    #[arg(long, value_name = "TOKENS")]
+    cache_tokens: Option<usize>,
+    /// Prompt tokens computed in one step, between the tokens of running answers.
+    #[arg(long, value_name = "TOKENS", default_value_t = EngineOptions::default().prefill_chunk)]
+    prefill_chunk: usize,
+}
+
+impl ServeArgs {
+    fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            max_sequences: self.max_sequences,
+            max_waiting: self.max_waiting,
+            cache_tokens: self.cache_tokens.unwrap_or_default(),
+            prefill_chunk: self.prefill_chunk,
+            ..EngineOptions::default()
+        }
+    }
 }
 
 /// Runs the command.
@@ -40,7 +66,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let model = args.model.open()?;
     let tokenizer = model.tokenizer(&args.tokenizer)?;
     let template = model.template(&args.template, &args.tokenizer)?;
-    let engine = model.start()?;
+    let engine = model.start(args.engine_options())?;
     let served = Served {
         model_name: args.served_model_name.unwrap_or_else(|| model.name()),
         stop_ids: model.stop_ids(&tokenizer),
