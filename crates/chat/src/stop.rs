@@ -13,7 +13,8 @@ pub struct StopMatcher {
     stops: Vec<String>,
     /// Text that may be the head of a stop string.
     held: String,
-    stopped: bool,
+    /// The stop string that has been seen.
+    found: Option<String>,
 }
 
 /// Why a list of stop strings is refused.
@@ -48,20 +49,20 @@ impl StopMatcher {
     /// Takes more text and gives back what is certainly before any stop string. Once stopped it
     /// gives nothing more.
     pub fn push(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.stopped() {
             return String::new();
         }
         self.held.push_str(text);
         let safe = match self.first_stop() {
-            Some(start) => {
-                self.stopped = true;
+            Some((start, stop)) => {
+                self.found = Some(stop);
                 start
             }
             None => self.held.len() - self.head_at_end(),
         };
         let rest = self.held.split_off(safe);
         let safe = std::mem::replace(&mut self.held, rest);
-        if self.stopped {
+        if self.stopped() {
             self.held.clear();
         }
         safe
@@ -74,13 +75,19 @@ impl StopMatcher {
 
     /// True once a stop string has been seen.
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.found.is_some()
     }
 
-    /// Where the stop string begins that is complete first.
-    fn first_stop(&self) -> Option<usize> {
+    /// The stop string that has been seen.
+    pub fn found(&self) -> Option<&str> {
+        self.found.as_deref()
+    }
+
+    /// The stop string that is complete first, and where it begins.
+    fn first_stop(&self) -> Option<(usize, String)> {
         let found = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
-        self.stops.iter().filter_map(found).min().map(|(_, start)| start)
+        let all = self.stops.iter().filter_map(|stop| found(stop).map(|place| (place, stop)));
+        all.min().map(|((_, start), stop)| (start, stop.clone()))
     }
 
     /// Length of the longest end of the text that begins a stop string.

@@ -89,6 +89,8 @@ pub struct Finished {
     pub deltas: Vec<Delta>,
     /// Why the answer ended, in OpenAI's words.
     pub finish_reason: FinishReason,
+    /// The stop string that ended it.
+    pub stop: Option<String>,
     /// Ids of calls from which no tool could be read; they are not part of the answer. For the log.
     pub dropped: Vec<String>,
 }
@@ -138,6 +140,11 @@ impl ToolCallParser {
         self.stop.stopped()
     }
 
+    /// True while what comes is reasoning.
+    pub fn is_reasoning(&self) -> bool {
+        self.reasoning.is_open()
+    }
+
     /// Ends the answer.
     pub fn finish(mut self, reason: EndReason) -> Finished {
         let mut deltas = Vec::new();
@@ -152,7 +159,8 @@ impl ToolCallParser {
             0 => FinishReason::Stop,
             _ => FinishReason::ToolCalls,
         };
-        Finished { deltas, finish_reason, dropped: self.calls.into_dropped() }
+        let stop = self.stop.found().map(str::to_owned);
+        Finished { deltas, finish_reason, stop, dropped: self.calls.into_dropped() }
     }
 
     /// Text goes through stop strings and lexer. Both only hold back what the next text decides.

@@ -9,6 +9,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// Something happened to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// The prompt is being computed: when its turn has come, and after each step that leaves some of it.
+    Prefill {
+        /// Prompt tokens in the cache by now.
+        num_computed_tokens: usize,
+        /// Prompt and cached tokens of the request.
+        usage: Usage,
+    },
     /// Logits of prompt positions from `start` on, `[rows, vocab_size]`; only if they were asked for.
     PromptLogits {
         /// The first row's position.

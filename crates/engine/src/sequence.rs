@@ -70,6 +70,7 @@ impl Sequence {
             self.timings.queued = self.submitted.elapsed();
             self.usage.num_cached_tokens = self.num_computed_tokens;
         }
+        self.tell_prefill();
     }
 
     /// Leaves the cache; what it computed may be found there again.
@@ -128,6 +129,7 @@ impl Sequence {
         self.num_computed_tokens += count;
         pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
         if self.num_computed_tokens < self.tokens.len() {
+            self.tell_prefill();
             return None;
         }
         if self.request.max_tokens == 0 {
@@ -146,6 +148,14 @@ impl Sequence {
     pub(crate) fn finish(mut self, reason: FinishReason) {
         let (usage, timings) = (self.usage, self.timings);
         self.emit(Event::Finished { reason, usage, timings });
+    }
+
+    /// How far the prompt is, unless the answer has begun.
+    fn tell_prefill(&mut self) {
+        if self.usage.completion_tokens == 0 {
+            let (num_computed_tokens, usage) = (self.num_computed_tokens, self.usage);
+            self.emit(Event::Prefill { num_computed_tokens, usage });
+        }
     }
 
     /// Rows of prompt positions that have not been given out: after a pause the same ones come again.

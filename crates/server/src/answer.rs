@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k2_chat::{Delta, Detokenizer, EndReason, FinishReason, StopMatcher, ToolCallParser};
+use k2_chat::{Delta, Detokenizer, EndReason, FinishReason, Reply, StopMatcher, ToolCallParser};
 use k2_engine::{Event, Events, FinishReason as EngineReason, Usage};
 
 use crate::error::ApiError;
@@ -14,6 +14,8 @@ pub(crate) struct Answer {
     events: Events,
     /// None once the end has been given out.
     reader: Option<Reader>,
+    /// Tokens of reasoning so far.
+    reasoning_tokens: usize,
 }
 
 /// What tokens become.
@@ -26,17 +28,35 @@ pub(crate) enum Reader {
 
 /// Something of an answer.
 pub(crate) enum Step {
+    /// The prompt is being computed.
+    Prefill {
+        /// Prompt tokens done.
+        num_computed_tokens: usize,
+        /// Tokens of the prompt.
+        usage: Usage,
+    },
     /// Its next pieces.
     Deltas(Vec<Delta>),
-    /// Its last pieces, why it ended and what it took.
-    End(Vec<Delta>, FinishReason, Usage),
+    /// Its last pieces, and its end.
+    End(Vec<Delta>, End),
     /// It cannot be finished.
     Failed(ApiError),
 }
 
+/// How an answer ended.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) finish_reason: FinishReason,
+    /// The stop string that ended it.
+    pub(crate) stop: Option<String>,
+    pub(crate) usage: Usage,
+    /// How many of the tokens were reasoning.
+    pub(crate) reasoning_tokens: usize,
+}
+
 impl Answer {
     pub(crate) fn new(served: Arc<Served>, events: Events, reader: Reader) -> Answer {
-        Answer { served, events, reader: Some(reader) }
+        Answer { served, events, reader: Some(reader), reasoning_tokens: 0 }
     }
 
     /// Waits for the next step; none after [`Step::End`] and [`Step::Failed`].
@@ -44,6 +64,9 @@ impl Answer {
         loop {
             self.reader.as_ref()?;
             match self.events.recv().await {
+                Some(Event::Prefill { num_computed_tokens, usage }) => {
+                    return Some(Step::Prefill { num_computed_tokens, usage });
+                }
                 Some(Event::Token { id }) => match self.token(id) {
                     Ok(deltas) if deltas.is_empty() => {}
                     Ok(deltas) => return Some(Step::Deltas(deltas)),
@@ -59,10 +82,32 @@ impl Answer {
         }
     }
 
+    /// Waits for all of it.
+    pub(crate) async fn whole(mut self) -> Result<(Reply, End), ApiError> {
+        let mut reply = Reply::default();
+        while let Some(step) = self.next().await {
+            match step {
+                Step::Prefill { .. } => {}
+                Step::Deltas(deltas) => reply.extend(deltas),
+                Step::End(deltas, end) => {
+                    reply.extend(deltas);
+                    reply.finish_reason = end.finish_reason;
+                    if reply.tool_calls.is_empty() {
+                        reply.content.get_or_insert_default();
+                    }
+                    return Ok((reply, end));
+                }
+                Step::Failed(error) => return Err(error),
+            }
+        }
+        Err(ApiError::failed("the answer has no end"))
+    }
+
     fn token(&mut self, id: u32) -> Result<Vec<Delta>, String> {
         let Some(reader) = self.reader.as_mut().filter(|reader| !reader.stopped()) else {
             return Ok(Vec::new());
         };
+        self.reasoning_tokens += usize::from(reader.is_reasoning());
         let deltas = reader.push(&self.served, id)?;
         if reader.stopped() {
             self.events.canceller().cancel();
@@ -76,8 +121,9 @@ impl Answer {
             EngineReason::Length if !reader.stopped() => EndReason::Length,
             _ => EndReason::EndOfTurn,
         };
-        let (deltas, reason) = reader.finish(reason);
-        Some(Step::End(deltas, reason, usage))
+        let (deltas, finish_reason, stop) = reader.finish(reason);
+        let end = End { finish_reason, stop, usage, reasoning_tokens: self.reasoning_tokens };
+        Some(Step::End(deltas, end))
     }
 
     fn fail(&mut self, message: String) -> Step {
@@ -99,6 +145,10 @@ impl Reader {
         }
     }
 
+    fn is_reasoning(&self) -> bool {
+        matches!(self, Reader::Chat(parser) if parser.is_reasoning())
+    }
+
     fn stopped(&self) -> bool {
         match self {
             Reader::Chat(parser) => parser.stopped(),
@@ -106,14 +156,14 @@ impl Reader {
         }
     }
 
-    fn finish(self, reason: EndReason) -> (Vec<Delta>, FinishReason) {
+    fn finish(self, reason: EndReason) -> (Vec<Delta>, FinishReason, Option<String>) {
         match self {
             Reader::Chat(parser) => {
                 let finished = parser.finish(reason);
                 for id in &finished.dropped {
                     eprintln!("a tool call was dropped: no declared tool can be read from {id:?}");
                 }
-                (finished.deltas, finished.finish_reason)
+                (finished.deltas, finished.finish_reason, finished.stop)
             }
             Reader::Text(mut detokenizer, mut stop) => {
                 let text = stop.push(&detokenizer.finish()) + &stop.finish();
@@ -121,7 +171,7 @@ impl Reader {
                     EndReason::EndOfTurn => FinishReason::Stop,
                     EndReason::Length => FinishReason::Length,
                 };
-                (content(text), reason)
+                (content(text), reason, stop.found().map(str::to_owned))
             }
         }
     }

@@ -8,18 +8,19 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use k2_chat::{Delta, Detokenizer, FinishReason};
-use k2_engine::{Request, Usage};
+use k2_engine::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Reader, Step};
+use crate::answer::{Answer, End, Reader};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::served::Served;
-use crate::stream::{Head, Wire, sse, usage};
+use crate::stream::{Head, Wire, data, done, sse, usage};
 
 /// OpenAI's default for this endpoint.
 const MAX_TOKENS: usize = 16;
@@ -87,22 +88,12 @@ impl Prompt {
     }
 }
 
-async fn whole(mut answer: Answer, wire: &Chunks) -> Result<Response, ApiError> {
-    let mut text = String::new();
-    let mut add = |deltas: Vec<Delta>| deltas.iter().for_each(|delta| text.push_str(content(delta)));
-    while let Some(step) = answer.next().await {
-        match step {
-            Step::Deltas(deltas) => add(deltas),
-            Step::End(deltas, reason, used) => {
-                add(deltas);
-                let mut completion = wire.head.json("text_completion", choices(&text, Some(reason)));
-                completion["usage"] = usage(used);
-                return Ok(Json(completion).into_response());
-            }
-            Step::Failed(error) => return Err(error),
-        }
-    }
-    Err(ApiError::failed("the answer has no end"))
+async fn whole(answer: Answer, wire: &Chunks) -> Result<Response, ApiError> {
+    let (reply, end) = answer.whole().await?;
+    let text = reply.content.unwrap_or_default();
+    let mut completion = wire.head.json("text_completion", choices(&text, Some(end.finish_reason)));
+    completion["usage"] = usage(&end);
+    Ok(Json(completion).into_response())
 }
 
 struct Chunks {
@@ -121,19 +112,20 @@ impl Chunks {
 }
 
 impl Wire for Chunks {
-    fn first(&self) -> Option<Value> {
-        None
+    fn first(&mut self) -> Vec<Event> {
+        Vec::new()
     }
 
-    fn delta(&self, delta: Delta) -> Value {
-        self.chunk(choices(content(&delta), None), Value::Null)
+    fn delta(&mut self, delta: Delta) -> Vec<Event> {
+        vec![data(&self.chunk(choices(content(&delta), None), Value::Null))]
     }
 
-    fn last(&self, reason: FinishReason, used: Usage) -> Vec<Value> {
-        let mut last = vec![self.chunk(choices("", Some(reason)), Value::Null)];
+    fn last(&mut self, end: &End) -> Vec<Event> {
+        let mut last = vec![data(&self.chunk(choices("", Some(end.finish_reason)), Value::Null))];
         if self.include_usage {
-            last.push(self.chunk(json!([]), usage(used)));
+            last.push(data(&self.chunk(json!([]), usage(end))));
         }
+        last.push(done());
         last
     }
 }

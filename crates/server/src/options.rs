@@ -28,6 +28,9 @@ pub(crate) struct StreamOptions {
     /// Whether a last chunk holds the usage.
     #[serde(default)]
     pub(crate) include_usage: bool,
+    /// Whether chunks say how far the prompt is (chat only).
+    #[serde(default)]
+    pub(crate) include_progress: bool,
     /// Padding against side channels: never added here, which every client understands.
     #[serde(default, rename = "include_obfuscation")]
     _include_obfuscation: bool,

@@ -1,4 +1,4 @@
-//! Server-sent events (WHATWG HTML, section 9.2) in OpenAI's manner: `data:` lines, the last one `[DONE]`.
+//! Server-sent events (WHATWG HTML, section 9.2): an answer becomes events as it comes, in the words of one endpoint.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use k2_chat::{Delta, FinishReason};
+use k2_chat::Delta;
 use k2_engine::Usage;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Step};
+use crate::answer::{Answer, End, Step};
+use crate::error::ApiError;
 
 /// A comment is sent when nothing else was for so long, so that nobody in between closes the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -38,35 +39,58 @@ impl Head {
 }
 
 /// `usage`, with OpenAI's and Moonshot's field for cached tokens.
-pub(crate) fn usage(usage: Usage) -> Value {
-    let Usage { prompt_tokens, num_cached_tokens, completion_tokens } = usage;
+pub(crate) fn usage(end: &End) -> Value {
+    let Usage { prompt_tokens, num_cached_tokens, completion_tokens } = end.usage;
     json!({
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": { "cached_tokens": num_cached_tokens },
+        "completion_tokens_details": { "reasoning_tokens": end.reasoning_tokens },
         "cached_tokens": num_cached_tokens,
     })
 }
 
-/// How one endpoint words the pieces of an answer.
+/// How one endpoint words an answer as it comes.
 pub(crate) trait Wire {
-    /// What comes before all pieces.
-    fn first(&self) -> Option<Value>;
+    /// What comes before everything else.
+    fn first(&mut self) -> Vec<Event>;
+
+    /// The prompt is being computed.
+    fn prefill(&mut self, _num_computed_tokens: usize, _usage: Usage) -> Vec<Event> {
+        Vec::new()
+    }
+
     /// A piece.
-    fn delta(&self, delta: Delta) -> Value;
+    fn delta(&mut self, delta: Delta) -> Vec<Event>;
+
     /// What comes after all pieces.
-    fn last(&self, reason: FinishReason, usage: Usage) -> Vec<Value>;
+    fn last(&mut self, end: &End) -> Vec<Event>;
+
+    /// The answer cannot be finished.
+    fn failed(&mut self, error: &ApiError) -> Vec<Event> {
+        vec![data(&error.json())]
+    }
 }
 
 /// The response that streams an answer. It is cancelled when the client goes away.
-pub(crate) fn sse<W: Wire + Send + 'static>(answer: Answer, wire: W) -> Response {
-    let ready = wire.first().iter().map(data).collect();
+pub(crate) fn sse<W: Wire + Send + 'static>(answer: Answer, mut wire: W) -> Response {
+    let ready = wire.first().into();
     let events = stream::unfold(Sending { answer, wire, ready }, |mut sending| async move {
         let event = sending.next().await?;
         Some((Ok::<_, Infallible>(event), sending))
     });
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+/// An event without a name.
+pub(crate) fn data(value: &Value) -> Event {
+    Event::default().data(value.to_string())
+}
+
+/// OpenAI's end of a stream.
+pub(crate) fn done() -> Event {
+    Event::default().data("[DONE]")
 }
 
 struct Sending<W> {
@@ -79,23 +103,21 @@ impl<W: Wire> Sending<W> {
     async fn next(&mut self) -> Option<Event> {
         while self.ready.is_empty() {
             match self.answer.next().await? {
-                Step::Deltas(deltas) => self.deltas(deltas),
-                Step::End(deltas, reason, usage) => {
-                    self.deltas(deltas);
-                    self.ready.extend(self.wire.last(reason, usage).iter().map(data));
-                    self.ready.push_back(Event::default().data("[DONE]"));
+                Step::Prefill { num_computed_tokens, usage } => {
+                    self.ready.extend(self.wire.prefill(num_computed_tokens, usage));
                 }
-                Step::Failed(error) => self.ready.push_back(data(&error.json())),
+                Step::Deltas(deltas) => self.deltas(deltas),
+                Step::End(deltas, end) => {
+                    self.deltas(deltas);
+                    self.ready.extend(self.wire.last(&end));
+                }
+                Step::Failed(error) => self.ready.extend(self.wire.failed(&error)),
             }
         }
         self.ready.pop_front()
     }
 
     fn deltas(&mut self, deltas: Vec<Delta>) {
-        self.ready.extend(deltas.into_iter().map(|delta| data(&self.wire.delta(delta))));
+        self.ready.extend(deltas.into_iter().flat_map(|delta| self.wire.delta(delta)));
     }
-}
-
-fn data(value: &Value) -> Event {
-    Event::default().data(value.to_string())
 }

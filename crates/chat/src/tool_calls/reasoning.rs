@@ -40,6 +40,11 @@ impl ReasoningSplit {
         Self { announce: matches!(state, State::Open), state }
     }
 
+    /// True inside the reasoning.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
     /// Takes a piece; emits reasoning, returns what is not reasoning.
     pub fn push(&mut self, piece: Piece<'_>, deltas: &mut Vec<Delta>) -> Vec<OwnedPiece> {
         if std::mem::take(&mut self.announce) {

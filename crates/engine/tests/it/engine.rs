@@ -103,7 +103,9 @@ fn cancelled_requests_end_and_the_next_begin() {
     let last = engine.submit(greedy(&prompt, 8)).unwrap();
     drop(dropped);
     waiting.canceller().cancel();
-    assert_eq!(running.blocking_recv(), Some(Event::Token { id: tokens[0] }));
+    let first =
+        std::iter::from_fn(|| running.blocking_recv()).find(|event| !matches!(event, Event::Prefill { .. }));
+    assert_eq!(first, Some(Event::Token { id: tokens[0] }));
     running.canceller().cancel();
     assert_eq!(answer(running).0.reason, Some(FinishReason::Cancelled));
     let (waiting, timings) = answer(waiting);
@@ -140,4 +142,24 @@ fn dropped_handles_let_the_last_request_finish() {
     let (prompt, tokens) = (ids(&folder, "input_ids"), ids(&folder, "greedy_tokens"));
     let events = start(&folder, options(16)).submit(greedy(&prompt, 16)).unwrap();
     assert_eq!(answer(events).0.ids, tokens[..16]);
+}
+
+#[test]
+fn the_prompt_is_reported_as_it_is_computed() {
+    let folder = bf16();
+    let engine = start(&folder, options(16));
+    let prompt: Vec<u32> = ids(&folder, "input_ids").into_iter().cycle().take(70).collect();
+    let progress = || {
+        let mut events = engine.submit(greedy(&prompt, 2)).unwrap();
+        let mut progress = Vec::new();
+        while let Some(event) = events.blocking_recv() {
+            if let Event::Prefill { num_computed_tokens, usage } = event {
+                assert_eq!((usage.prompt_tokens, usage.completion_tokens), (70, 0));
+                progress.push((num_computed_tokens, usage.num_cached_tokens));
+            }
+        }
+        progress
+    };
+    assert_eq!(progress(), [(0, 0), (16, 0), (32, 0), (48, 0), (64, 0)]);
+    assert_eq!(progress(), [(64, 64)], "whole blocks of the prompt are in the cache now");
 }

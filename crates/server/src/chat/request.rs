@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::answer::Reader;
+use crate::answer::{Answer, Reader};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::options::{Options, StreamOptions};
@@ -25,14 +25,14 @@ const MAX_MESSAGES: usize = 10_000;
 const MAX_TOOLS: usize = 512;
 
 /// What a client asks for.
-pub(super) struct ChatRequest {
+pub(crate) struct ChatRequest {
     messages: Vec<Message>,
     tools: Vec<Tool>,
     /// False: `tool_choice` is "none".
     calls: bool,
     thinking: bool,
     options: Options,
-    pub(super) stream: Option<StreamOptions>,
+    pub(crate) stream: Option<StreamOptions>,
 }
 
 /// Moonshot's switch for models that can answer without reasoning.
@@ -45,8 +45,7 @@ struct Thinking {
 
 impl ChatRequest {
     /// Reads every field.
-    pub(super) fn parse(bytes: &[u8], served: &Served) -> Result<ChatRequest, ApiError> {
-        let mut body = Body::parse(bytes)?;
+    pub(crate) fn take(mut body: Body, served: &Served) -> Result<ChatRequest, ApiError> {
         served.check_model(&mut body)?;
         let options = Options::take(&mut body, served)?;
         body.only("logprobs", &[false])?;
@@ -66,15 +65,28 @@ impl ChatRequest {
         Ok(request)
     }
 
-    /// The engine's request, and the reader of its answer.
-    pub(super) fn start(mut self, served: &Served) -> Result<(Request, Reader), ApiError> {
+    /// Submits it. What the engine refuses is wrong with `messages`, under whatever name.
+    pub(crate) fn answer(self, served: &Arc<Served>) -> Result<Answer, ApiError> {
+        let (request, reader) = self.start(served)?;
+        let events = served.engine.submit(request).map_err(|error| ApiError::submit(&error, "messages"))?;
+        Ok(Answer::new(Arc::clone(served), events, reader))
+    }
+
+    /// The ids of the prompt.
+    pub(crate) fn prompt(&mut self, served: &Served) -> Result<Vec<u32>, ApiError> {
         normalize(&mut self.messages);
-        let calls = self.calls && !self.tools.is_empty();
         let tools = if self.calls { &self.tools[..] } else { &[] };
         let options = RenderOptions { add_generation_prompt: true, thinking: self.thinking };
-        let prompt = render(served.template, &self.messages, tools, options)
-            .map_err(|error| ApiError::field("messages", error.to_string()))?
-            .ids(&served.tokenizer);
+        let rendered = render(served.template, &self.messages, tools, options)
+            .map_err(|error| ApiError::field("messages", error.to_string()))?;
+        Ok(rendered.ids(&served.tokenizer))
+    }
+
+    /// The engine's request, and the reader of its answer.
+    fn start(mut self, served: &Served) -> Result<(Request, Reader), ApiError> {
+        let prompt = self.prompt(served)?;
+        let calls = self.calls && !self.tools.is_empty();
+        let tools = if self.calls { &self.tools[..] } else { &[] };
         let form = served.template.form();
         let parser = ParserOptions {
             calls,

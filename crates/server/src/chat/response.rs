@@ -1,17 +1,17 @@
 //! Chat answers on the wire: `chat.completion` and `chat.completion.chunk`.
 
+use axum::response::sse::Event;
 use k2_chat::{Delta, FinishReason, Reply};
 use k2_engine::Usage;
 use serde_json::{Value, json};
 
-use crate::stream::{Head, Wire, usage};
+use crate::answer::End;
+use crate::options::StreamOptions;
+use crate::stream::{Head, Wire, data, done, usage};
 
 /// The whole answer.
-pub(super) fn completion(head: &Head, reply: &Reply, used: Usage) -> Value {
+pub(super) fn completion(head: &Head, reply: &Reply, end: &End) -> Value {
     let mut message = json!({ "role": "assistant", "content": reply.content, "refusal": null });
-    if reply.tool_calls.is_empty() && reply.content.is_none() {
-        message["content"] = json!("");
-    }
     if let Some(reasoning) = &reply.reasoning_content {
         message["reasoning_content"] = json!(reasoning);
     }
@@ -25,29 +25,28 @@ pub(super) fn completion(head: &Head, reply: &Reply, used: Usage) -> Value {
     let choice =
         json!({ "index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": null });
     let mut completion = head.json("chat.completion", json!([choice]));
-    completion["usage"] = usage(used);
+    completion["usage"] = usage(end);
     completion
 }
 
 /// The pieces of a streamed answer.
 pub(super) struct Chunks {
     head: Head,
-    include_usage: bool,
+    options: StreamOptions,
 }
 
 impl Chunks {
-    pub(super) fn new(head: Head, include_usage: bool) -> Chunks {
-        Chunks { head, include_usage }
+    pub(super) fn new(head: Head, options: StreamOptions) -> Chunks {
+        Chunks { head, options }
     }
 
-    fn chunk(&self, delta: Value, finish_reason: Option<FinishReason>) -> Value {
-        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null });
-        self.with_usage(json!([choice]), Value::Null)
+    fn chunk(&self, delta: Value) -> Event {
+        data(&self.with_usage(json!([choice(delta, None)]), Value::Null))
     }
 
     fn with_usage(&self, choices: Value, usage: Value) -> Value {
         let mut chunk = self.head.json("chat.completion.chunk", choices);
-        if self.include_usage {
+        if self.options.include_usage {
             chunk["usage"] = usage;
         }
         chunk
@@ -55,11 +54,24 @@ impl Chunks {
 }
 
 impl Wire for Chunks {
-    fn first(&self) -> Option<Value> {
-        Some(self.chunk(json!({ "role": "assistant", "content": "" }), None))
+    fn first(&mut self) -> Vec<Event> {
+        vec![self.chunk(json!({ "role": "assistant", "content": "" }))]
     }
 
-    fn delta(&self, delta: Delta) -> Value {
+    fn prefill(&mut self, num_computed_tokens: usize, usage: Usage) -> Vec<Event> {
+        if !self.options.include_progress {
+            return Vec::new();
+        }
+        let mut chunk = self.with_usage(json!([]), Value::Null);
+        chunk["prefill_progress"] = json!({
+            "computed_tokens": num_computed_tokens,
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.num_cached_tokens,
+        });
+        vec![data(&chunk)]
+    }
+
+    fn delta(&mut self, delta: Delta) -> Vec<Event> {
         let call = |call: Value| json!({ "tool_calls": [call] });
         let delta = match delta {
             Delta::Content(text) => json!({ "content": text }),
@@ -72,14 +84,22 @@ impl Wire for Chunks {
                 call(json!({ "index": index, "function": { "arguments": text } }))
             }
         };
-        self.chunk(delta, None)
+        vec![self.chunk(delta)]
     }
 
-    fn last(&self, reason: FinishReason, used: Usage) -> Vec<Value> {
-        let mut last = vec![self.chunk(json!({}), Some(reason))];
-        if self.include_usage {
-            last.push(self.with_usage(json!([]), usage(used)));
+    /// Usage twice: OpenAI's clients look for it in a chunk of its own, Moonshot's in the last choice.
+    fn last(&mut self, end: &End) -> Vec<Event> {
+        let mut last = choice(json!({}), Some(end.finish_reason));
+        last["usage"] = usage(end);
+        let mut events = vec![data(&self.with_usage(json!([last]), Value::Null))];
+        if self.options.include_usage {
+            events.push(data(&self.with_usage(json!([]), usage(end))));
         }
-        last
+        events.push(done());
+        events
     }
+}
+
+fn choice(delta: Value, finish_reason: Option<FinishReason>) -> Value {
+    json!({ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null })
 }
