@@ -5,7 +5,7 @@ use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::Args;
 use k2_engine::EngineOptions;
-use k2_server::{Guard, Served};
+use k2_server::{Guard, Limits, Served};
 
 use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::{DEFAULT_TEMPERATURE, DEFAULT_TOP_P};
@@ -32,7 +32,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     /// Largest body of a request.
-    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes)]
     max_body: usize,
     /// Conversations computed at the same time; others wait.
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_sequences)]
@@ -73,11 +73,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
         masked_ids: masked_ids(&tokenizer, &engine),
         temperature: DEFAULT_TEMPERATURE,
         top_p: DEFAULT_TOP_P,
+        limits: Limits { body_bytes: args.max_body, ..Limits::default() },
         engine,
         tokenizer,
         template,
     };
-    let (name, guard) = (served.model_name.clone(), Guard { api_key: args.api_key, max_body: args.max_body });
+    let (name, guard) = (served.model_name.clone(), Guard { api_key: args.api_key });
     Ok(k2_server::serve(served, SocketAddr::new(args.host, args.port), guard, |address| {
         eprintln!("serving {name} on http://{address}/v1");
     })?)

@@ -22,23 +22,23 @@ use crate::{chat, completions};
 pub struct Guard {
     /// The key that requests must bring; none lets everybody in.
     pub api_key: Option<String>,
-    /// Bytes of a request's body.
-    pub max_body: usize,
 }
 
 /// All routes of a served model.
 pub fn app(served: Served, guard: Guard) -> Router {
+    let served = Arc::new(served);
+    let guard = Arc::new((guard, Arc::clone(&served)));
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
         .route("/v1/models", get(models))
         .route("/v1/models/{model}", get(model))
         .layer(DefaultBodyLimit::disable()) // `guarded` has the limit in force
-        .layer(from_fn_with_state(Arc::new(guard), guarded))
+        .layer(from_fn_with_state(guard, guarded))
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .with_state(Arc::new(served))
+        .with_state(served)
 }
 
 impl Served {
@@ -73,10 +73,11 @@ async fn model(
 
 /// Lets a request through with the right key and its body read, if that is not too long.
 async fn guarded(
-    State(guard): State<Arc<Guard>>,
+    State(state): State<Arc<(Guard, Arc<Served>)>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    let (guard, served) = &*state;
     if let Some(key) = &guard.api_key {
         let sent = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
         let sent = sent.strip_prefix(b"Bearer ").unwrap_or_default();
@@ -85,7 +86,7 @@ async fn guarded(
         }
     }
     let (parts, body) = request.into_parts();
-    let body = limited(body, guard.max_body).await?;
+    let body = limited(body, served.limits.body_bytes).await?;
     Ok(next.run(Request::from_parts(parts, HttpBody::from(body))).await)
 }
 

@@ -10,11 +10,13 @@ mod body;
 mod chat;
 mod completions;
 mod error;
+mod limits;
 mod options;
 mod serve;
 mod served;
 mod stream;
 
 pub use app::{Guard, app};
+pub use limits::Limits;
 pub use serve::{ServeError, serve};
 pub use served::Served;

@@ -54,7 +54,7 @@ impl Options {
         Ok(Options {
             max_tokens: max_tokens(body)?,
             sampling: sampling(body, served)?,
-            stop: stop(body)?,
+            stop: stop(body, served.limits.stops)?,
             stream: stream(body)?,
         })
     }
@@ -91,12 +91,16 @@ fn sampling(body: &mut Body, served: &Served) -> Result<Sampling, ApiError> {
     Ok(Sampling { temperature, top_p, seed, greedy: false })
 }
 
-fn stop(body: &mut Body) -> Result<StopMatcher, ApiError> {
+fn stop(body: &mut Body, most: usize) -> Result<StopMatcher, ApiError> {
     let stops = match body.optional::<Stop>("stop")? {
         None => Vec::new(),
         Some(Stop::One(stop)) => vec![stop],
         Some(Stop::Several(stops)) => stops,
     };
+    if stops.len() > most {
+        let message = format!("`stop` has {} strings, expected at most {most}", stops.len());
+        return Err(ApiError::field("stop", message));
+    }
     StopMatcher::new(stops).map_err(|error| ApiError::field("stop", error.to_string()))
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use k2_chat::{Template, Tokenizer};
 use k2_engine::Engine;
 
+use crate::limits::Limits;
+
 /// A running model and what turns HTTP's words into its ids.
 pub struct Served {
     /// The model's name in requests and answers.
@@ -23,4 +25,6 @@ pub struct Served {
     pub temperature: f32,
     /// `top_p` of requests that name none.
     pub top_p: f32,
+    /// How much a request may ask for.
+    pub limits: Limits,
 }

@@ -18,12 +18,6 @@ use crate::error::ApiError;
 use crate::options::{Options, StreamOptions};
 use crate::served::Served;
 
-/// Most messages of a request.
-const MAX_MESSAGES: usize = 10_000;
-
-/// Most tools of a request.
-const MAX_TOOLS: usize = 512;
-
 /// What a client asks for.
 pub(crate) struct ChatRequest {
     messages: Vec<Message>,
@@ -54,8 +48,8 @@ impl ChatRequest {
         body.only("modalities", &[vec!["text".to_owned()]])?;
         body.only("response_format", &[serde_json::json!({ "type": "text" })])?;
         let request = ChatRequest {
-            messages: messages(&mut body)?,
-            tools: tools(&mut body)?,
+            messages: messages(&mut body, served.limits.messages)?,
+            tools: tools(&mut body, served.limits.tools)?,
             calls: tool_choice(&mut body)?,
             thinking: thinking(&mut body, served)?,
             stream: options.stream,
@@ -109,10 +103,10 @@ impl ChatRequest {
     }
 }
 
-fn messages(body: &mut Body) -> Result<Vec<Message>, ApiError> {
+fn messages(body: &mut Body, most: usize) -> Result<Vec<Message>, ApiError> {
     let raw: Vec<Box<RawValue>> = body.required("messages")?;
-    if raw.is_empty() || raw.len() > MAX_MESSAGES {
-        let message = format!("`messages` has {} messages, expected 1 to {MAX_MESSAGES}", raw.len());
+    if raw.is_empty() || raw.len() > most {
+        let message = format!("`messages` has {} messages, expected 1 to {most}", raw.len());
         return Err(ApiError::field("messages", message));
     }
     raw.iter().enumerate().map(|(index, raw)| message(index, raw)).collect()
@@ -146,13 +140,10 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
     }
 }
 
-fn tools(body: &mut Body) -> Result<Vec<Tool>, ApiError> {
+fn tools(body: &mut Body, most: usize) -> Result<Vec<Tool>, ApiError> {
     let tools: Vec<Tool> = body.optional("tools")?.unwrap_or_default();
-    if tools.len() > MAX_TOOLS {
-        return Err(ApiError::field(
-            "tools",
-            format!("{} tools; at most {MAX_TOOLS} are accepted", tools.len()),
-        ));
+    if tools.len() > most {
+        return Err(ApiError::field("tools", format!("{} tools; at most {most} are accepted", tools.len())));
     }
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
