@@ -62,6 +62,11 @@ impl BlockPool {
         }
     }
 
+    /// Blocks in use, blocks kept for later, and blocks that hold nothing.
+    pub(crate) fn census(&self) -> (usize, usize, usize) {
+        (self.blocks.len() - self.room(), self.idle.len(), self.free.len())
+    }
+
     /// Blocks that can be had.
     pub(crate) fn room(&self) -> usize {
         self.free.len() + self.idle.len()

@@ -1,7 +1,7 @@
 //! The handle: starts the thread that owns the model, and submits requests to it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 
@@ -11,6 +11,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::event::Events;
 use crate::request::{Request, SubmitError};
 use crate::sequence::Sequence;
+use crate::stats::{Counters, Stats};
 use crate::worker::{Command, Worker};
 
 /// A model that takes requests. Clones are handles to the same one; it ends when the last is dropped and
@@ -19,6 +20,7 @@ use crate::worker::{Command, Worker};
 pub struct Engine {
     commands: SyncSender<Command>,
     limits: Arc<Limits>,
+    counters: Arc<Counters>,
 }
 
 /// Sizes of an engine.
@@ -98,9 +100,10 @@ impl Engine {
     pub fn start(model: KimiK2, options: EngineOptions) -> Result<Engine, StartError> {
         let limits = Arc::new(options.limits(&model.config)?);
         let (commands, inbox) = sync_channel(options.max_waiting);
-        let worker = Worker::new(model, Arc::clone(&limits));
+        let counters = Arc::new(Counters::default());
+        let worker = Worker::new(model, Arc::clone(&limits), Arc::clone(&counters));
         thread::Builder::new().name("k2-engine".into()).spawn(move || worker.run(&inbox))?;
-        Ok(Engine { commands, limits })
+        Ok(Engine { commands, limits, counters })
     }
 
     /// Queues a request, or says what is wrong with it.
@@ -109,11 +112,22 @@ impl Engine {
         let (sender, receiver) = unbounded_channel();
         let events = Events { receiver, cancelled: Arc::new(AtomicBool::new(false)) };
         let sequence = Sequence::new(request, sender, Arc::clone(&events.cancelled));
-        match self.commands.try_send(Command::Submit(Box::new(sequence))) {
+        // Before the worker can lower it.
+        self.counters.waiting.fetch_add(1, Relaxed);
+        let sent = self.commands.try_send(Command::Submit(Box::new(sequence)));
+        if sent.is_err() {
+            self.counters.waiting.fetch_sub(1, Relaxed);
+        }
+        match sent {
             Ok(()) => Ok(events),
             Err(TrySendError::Full(_)) => Err(SubmitError::QueueFull { waiting: self.limits.max_waiting }),
             Err(TrySendError::Disconnected(_)) => Err(SubmitError::Stopped),
         }
+    }
+
+    /// What it is doing now.
+    pub fn stats(&self) -> Stats {
+        self.counters.stats(self.limits.max_waiting)
     }
 
     /// Tokens that a sequence may have, prompt and answer together.

@@ -11,9 +11,11 @@ mod event;
 mod request;
 mod sampler;
 mod sequence;
+mod stats;
 mod worker;
 
 pub use engine::{Engine, EngineOptions, StartError};
 pub use event::{Canceller, Event, Events, FinishReason, Timings, Usage};
 pub use request::{Request, Sampling, SubmitError};
 pub use sampler::{NotFinite, Sampler};
+pub use stats::Stats;

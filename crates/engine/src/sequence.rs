@@ -60,17 +60,24 @@ impl Sequence {
     }
 
     /// Its turn has come, for the first time or again: takes what the cache knows of it. The last token is
-    /// computed in any case, for its logits.
-    pub(crate) fn begin(&mut self, pool: &mut BlockPool) {
+    /// computed in any case, for its logits. Says whether this was the first time.
+    pub(crate) fn begin(&mut self, pool: &mut BlockPool) -> bool {
         if !self.request.prompt_logits {
             self.block_table = pool.find(&self.tokens[..self.tokens.len() - 1]);
             self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
         }
-        if !std::mem::replace(&mut self.begun, true) {
+        let first = !std::mem::replace(&mut self.begun, true);
+        if first {
             self.timings.queued = self.submitted.elapsed();
             self.usage.num_cached_tokens = self.num_computed_tokens;
         }
         self.tell_prefill();
+        first
+    }
+
+    /// Tokens so far.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// Leaves the cache; what it computed may be found there again.

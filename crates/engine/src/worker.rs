@@ -7,6 +7,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::blocks::BlockPool;
 use crate::engine::Limits;
 use crate::event::FinishReason;
 use crate::sequence::Sequence;
+use crate::stats::{Counters, add, set};
 
 /// What the handles ask of the loop.
 pub(crate) enum Command {
@@ -34,6 +36,7 @@ pub(crate) struct Worker {
     /// Sequences that had to leave the cache; they come before new ones.
     paused: VecDeque<Sequence>,
     limits: Arc<Limits>,
+    counters: Arc<Counters>,
 }
 
 /// A running sequence's part of a step.
@@ -46,17 +49,20 @@ struct Part {
 }
 
 impl Worker {
-    pub(crate) fn new(model: KimiK2, limits: Arc<Limits>) -> Worker {
+    pub(crate) fn new(model: KimiK2, limits: Arc<Limits>, counters: Arc<Counters>) -> Worker {
         let blocks = KvCache::blocks_for(limits.cache_tokens);
-        Worker {
+        let worker = Worker {
             cache: KvCache::new(&model.config, blocks),
             pool: BlockPool::new(blocks),
             scratch: Scratch::default(),
             running: Vec::new(),
             paused: VecDeque::new(),
             limits,
+            counters,
             model,
-        }
+        };
+        worker.count();
+        worker
     }
 
     /// Works until all handles are gone and all sequences done.
@@ -67,7 +73,18 @@ impl Worker {
             if !parts.is_empty() {
                 self.step(&parts);
             }
+            self.count();
         }
+        set(&self.counters.stopped, 1);
+    }
+
+    /// Says how things stand after a step.
+    fn count(&self) {
+        let (used, idle, free) = self.pool.census();
+        let Counters { running, paused, blocks_used, blocks_idle, blocks_free, .. } = &*self.counters;
+        let gauges = [running, paused, blocks_used, blocks_idle, blocks_free];
+        let values = [self.running.len(), self.paused.len(), used, idle, free];
+        gauges.into_iter().zip(values).for_each(|(gauge, value)| set(gauge, value));
     }
 
     /// Lets sequences in while there are places; waits for one if none runs. False: none will ever come.
@@ -81,11 +98,11 @@ impl Worker {
             let next = match next {
                 Some(sequence) => sequence,
                 None if self.running.is_empty() => match inbox.recv() {
-                    Ok(Command::Submit(sequence)) => *sequence,
+                    Ok(Command::Submit(sequence)) => self.came(*sequence),
                     Err(_) => return false,
                 },
                 None => match inbox.try_recv() {
-                    Ok(Command::Submit(sequence)) => *sequence,
+                    Ok(Command::Submit(sequence)) => self.came(*sequence),
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
                 },
             };
@@ -99,8 +116,18 @@ impl Worker {
         self.pool.room() > KvCache::blocks_for(sequence.pending())
     }
 
+    /// It waits no more.
+    fn came(&self, sequence: Sequence) -> Sequence {
+        self.counters.waiting.fetch_sub(1, Relaxed);
+        sequence
+    }
+
     fn begin(&mut self, mut sequence: Sequence) {
-        sequence.begin(&mut self.pool);
+        let first = sequence.begin(&mut self.pool);
+        if first {
+            add(&self.counters.prompt_tokens, sequence.usage().prompt_tokens);
+            add(&self.counters.num_cached_tokens, sequence.usage().num_cached_tokens);
+        }
         self.running.push(sequence);
     }
 
@@ -136,6 +163,7 @@ impl Worker {
             }
             let Some(mut youngest) = self.running.pop() else { return false };
             youngest.leave(&mut self.pool);
+            add(&self.counters.preemptions, 1);
             self.paused.push_front(youngest);
             if place == self.running.len() {
                 return false;
@@ -178,7 +206,9 @@ impl Worker {
             let (mine, others) = left.split_at(rows * self.limits.vocab_size);
             left = others;
             let sequence = &mut self.running[part.sequence];
+            let before = sequence.usage().completion_tokens;
             let end = sequence.computed(part.count, mine, &self.limits, &mut self.pool);
+            add(&self.counters.completion_tokens, sequence.usage().completion_tokens - before);
             sequence.took(began.elapsed());
             ended.extend(end.map(|reason| (part.sequence, reason)));
         }

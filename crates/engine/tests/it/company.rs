@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use k2_engine::{EngineOptions, FinishReason, Request, Sampling};
+use k2_engine::{EngineOptions, FinishReason, Request, Sampling, Usage};
 
 use crate::fixtures::{Answer, answer, bf16, folders, ids, start};
 
@@ -104,4 +104,35 @@ fn a_known_beginning_is_not_computed_again() {
     // Logits of the prompt need the prompt computed.
     let with_logits = ask(&prompt, true);
     assert_eq!((with_logits.usage.num_cached_tokens, &with_logits.ids), (0, &first.ids));
+}
+
+#[test]
+fn the_numbers_add_up() {
+    let folder = bf16();
+    let options = EngineOptions { context_tokens: 320, max_sequences: 8, ..EngineOptions::default() };
+    let engine = start(&folder, options);
+    let requests = requests(&folder);
+    let fresh = engine.stats();
+    let running: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+    let answers: Vec<_> = running.into_iter().map(|events| answer(events).0.usage).collect();
+    let sum = |of: fn(&Usage) -> usize| answers.iter().map(of).sum::<usize>() as u64;
+    // The last event comes before the numbers of its step.
+    let settled = || {
+        (0..500).map(|_| engine.stats()).find(|stats| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            stats.running + stats.waiting + stats.paused == 0
+        })
+    };
+    let stats = settled().unwrap();
+    assert_eq!(stats.prompt_tokens, sum(|usage| usage.prompt_tokens));
+    assert_eq!(stats.num_cached_tokens, sum(|usage| usage.num_cached_tokens));
+    assert_eq!(stats.completion_tokens, sum(|usage| usage.completion_tokens));
+    assert_eq!(stats.max_waiting, options.max_waiting as u64);
+    assert!(stats.preemptions > 0, "the cache is as small as one context: {stats:?}");
+    assert_eq!(stats.blocks_used, 0, "all blocks come back");
+    assert_eq!(
+        stats.blocks_idle + stats.blocks_free,
+        fresh.blocks_free + fresh.blocks_used + fresh.blocks_idle
+    );
+    assert!(!stats.stopped);
 }

@@ -1,0 +1,81 @@
+//! What the engine is doing, for whoever watches it: numbers only, read without stopping anything.
+//!
+//! The worker alone writes them, but for `waiting`, which a submission raises. Each number is true by itself; two of
+//! them may be one step apart.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A snapshot ([`crate::Engine::stats`]). Numbers of tokens and preemptions grow from the start of the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests whose turn has not come.
+    pub waiting: u64,
+    /// Requests that may wait.
+    pub max_waiting: u64,
+    /// Sequences that are computed together.
+    pub running: u64,
+    /// Sequences that had to leave the cache and come back.
+    pub paused: u64,
+    /// Cache blocks in use.
+    pub blocks_used: u64,
+    /// Cache blocks that hold a beginning that nobody uses now.
+    pub blocks_idle: u64,
+    /// Cache blocks that hold nothing.
+    pub blocks_free: u64,
+    /// Tokens of prompts whose turn has come.
+    pub prompt_tokens: u64,
+    /// How many of them were in the cache.
+    pub num_cached_tokens: u64,
+    /// Tokens chosen.
+    pub completion_tokens: u64,
+    /// Sequences that left the cache before their end, so that others could go on.
+    pub preemptions: u64,
+    /// Whether the engine takes nothing any more.
+    pub stopped: bool,
+}
+
+/// The numbers themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) waiting: AtomicU64,
+    pub(crate) running: AtomicU64,
+    pub(crate) paused: AtomicU64,
+    pub(crate) blocks_used: AtomicU64,
+    pub(crate) blocks_idle: AtomicU64,
+    pub(crate) blocks_free: AtomicU64,
+    pub(crate) prompt_tokens: AtomicU64,
+    pub(crate) num_cached_tokens: AtomicU64,
+    pub(crate) completion_tokens: AtomicU64,
+    pub(crate) preemptions: AtomicU64,
+    pub(crate) stopped: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn stats(&self, max_waiting: usize) -> Stats {
+        let read = |number: &AtomicU64| number.load(Relaxed);
+        Stats {
+            waiting: read(&self.waiting),
+            max_waiting: max_waiting as u64,
+            running: read(&self.running),
+            paused: read(&self.paused),
+            blocks_used: read(&self.blocks_used),
+            blocks_idle: read(&self.blocks_idle),
+            blocks_free: read(&self.blocks_free),
+            prompt_tokens: read(&self.prompt_tokens),
+            num_cached_tokens: read(&self.num_cached_tokens),
+            completion_tokens: read(&self.completion_tokens),
+            preemptions: read(&self.preemptions),
+            stopped: read(&self.stopped) > 0,
+        }
+    }
+}
+
+/// Raises a counter.
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Relaxed);
+}
+
+/// Sets a gauge.
+pub(crate) fn set(gauge: &AtomicU64, value: usize) {
+    gauge.store(value as u64, Relaxed);
+}
