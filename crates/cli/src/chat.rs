@@ -148,7 +148,7 @@ impl Conversation {
         let mut shown = Shown::default();
         let reason = loop {
             match events.blocking_recv() {
-                Some(Event::Token { id }) => shown.add(parser.push_token(&self.tokenizer, id)?)?,
+                Some(Event::Token { id, .. }) => shown.add(parser.push_token(&self.tokenizer, id)?)?,
                 Some(Event::Finished { reason, .. }) => break reason,
                 Some(Event::Prefill { .. } | Event::PromptLogits { .. }) => {}
                 None => break FinishReason::Failed("the engine has stopped".into()),

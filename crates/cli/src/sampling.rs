@@ -33,6 +33,6 @@ impl SamplingArgs {
     pub(crate) fn sampling(&self) -> Sampling {
         let SamplingArgs { temperature, top_p, greedy, .. } = *self;
         let any = || RandomState::new().hash_one(0);
-        Sampling { temperature, top_p, greedy, seed: self.seed.unwrap_or_else(any) }
+        Sampling { temperature, top_p, greedy, seed: self.seed.unwrap_or_else(any), ..Sampling::default() }
     }
 }

@@ -27,6 +27,8 @@ pub enum Event {
     Token {
         /// Its id.
         id: u32,
+        /// How likely it was, if that was asked for.
+        logprobs: Option<Logprobs>,
     },
     /// The last event of every request.
     Finished {
@@ -37,6 +39,15 @@ pub enum Event {
         /// How long.
         timings: Timings,
     },
+}
+
+/// Natural logarithms of the model's own probabilities at one place: before masks, penalties and temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    /// That of the chosen token.
+    pub chosen: f32,
+    /// Those of the likeliest tokens, likeliest first (of equal ones the lower id); as many as were asked for.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// Why a request ended.

@@ -6,16 +6,19 @@
 //! ids.
 
 mod blocks;
+mod constraint;
 mod engine;
 mod event;
+mod logprobs;
 mod request;
 mod sampler;
 mod sequence;
 mod stats;
 mod worker;
 
+pub use constraint::{Constraint, Grammar};
 pub use engine::{Engine, EngineOptions, StartError};
-pub use event::{Canceller, Event, Events, FinishReason, Timings, Usage};
-pub use request::{Request, Sampling, SubmitError};
-pub use sampler::{NotFinite, Sampler};
+pub use event::{Canceller, Event, Events, FinishReason, Logprobs, Timings, Usage};
+pub use request::{MAX_TOP_LOGPROBS, Request, Sampling, SubmitError};
+pub use sampler::{Choice, Sampler, SamplerError};
 pub use stats::Stats;

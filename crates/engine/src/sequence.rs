@@ -9,10 +9,11 @@ use k2_model::{Chunk, KvCache, LogitRows};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::blocks::{BlockPool, BlockTable};
+use crate::constraint::Constraint;
 use crate::engine::Limits;
 use crate::event::{Event, FinishReason, Timings, Usage};
 use crate::request::Request;
-use crate::sampler::Sampler;
+use crate::sampler::{Choice, Sampler};
 
 /// Prompt and answer so far. Prefill and decode are the same thing: tokens that are not computed yet.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Sequence {
     num_prompt_logits: usize,
     request: Request,
     sampler: Sampler,
+    /// How far the answer has come in the request's grammar.
+    constraint: Option<Box<dyn Constraint>>,
     events: UnboundedSender<Event>,
     cancelled: Arc<AtomicBool>,
     submitted: Instant,
@@ -42,6 +45,7 @@ impl Sequence {
         events: UnboundedSender<Event>,
         cancelled: Arc<AtomicBool>,
     ) -> Sequence {
+        let sampler = Sampler::new(&request);
         let tokens = std::mem::take(&mut request.prompt);
         Sequence {
             usage: Usage { prompt_tokens: tokens.len(), ..Usage::default() },
@@ -49,7 +53,8 @@ impl Sequence {
             num_computed_tokens: 0,
             block_table: BlockTable::default(),
             num_prompt_logits: 0,
-            sampler: Sampler::new(request.sampling, Arc::clone(&request.masked_ids)),
+            sampler,
+            constraint: request.grammar.as_ref().map(|grammar| grammar.start()),
             request,
             events,
             cancelled,
@@ -178,9 +183,9 @@ impl Sequence {
 
     /// Appends the token that follows the last row.
     fn choose(&mut self, row: &[f32], context_tokens: usize) -> Option<FinishReason> {
-        let id = match self.sampler.next(row) {
-            Ok(id) => id,
-            Err(error) => return Some(FinishReason::Failed(error.to_string())),
+        let Choice { id, logprobs } = match self.sample(row) {
+            Ok(choice) => choice,
+            Err(why) => return Some(FinishReason::Failed(why)),
         };
         self.usage.completion_tokens += 1;
         self.timings.time_to_first_token.get_or_insert_with(|| self.submitted.elapsed());
@@ -188,10 +193,26 @@ impl Sequence {
             return Some(FinishReason::Stop(id));
         }
         self.tokens.push(id);
-        self.emit(Event::Token { id });
+        self.emit(Event::Token { id, logprobs });
         let full =
             self.usage.completion_tokens == self.request.max_tokens || self.tokens.len() == context_tokens;
         full.then_some(FinishReason::Length)
+    }
+
+    /// The token that follows; the grammar hears of it unless it ends the answer.
+    fn sample(&mut self, row: &[f32]) -> Result<Choice, String> {
+        let allowed = match &mut self.constraint {
+            Some(constraint) => constraint.allowed()?,
+            None => None,
+        };
+        let choice = self.sampler.next(row, allowed).map_err(|error| error.to_string())?;
+        match &mut self.constraint {
+            Some(constraint) if !self.request.stop_ids.contains(&choice.id) => {
+                constraint.accept(choice.id)?
+            }
+            _ => {}
+        }
+        Ok(choice)
     }
 
     fn emit(&mut self, event: Event) {

@@ -67,7 +67,7 @@ impl Answer {
                 Some(Event::Prefill { num_computed_tokens, usage }) => {
                     return Some(Step::Prefill { num_computed_tokens, usage });
                 }
-                Some(Event::Token { id }) => match self.token(id) {
+                Some(Event::Token { id, .. }) => match self.token(id) {
                     Ok(deltas) if deltas.is_empty() => {}
                     Ok(deltas) => return Some(Step::Deltas(deltas)),
                     Err(error) => return Some(self.fail(error)),

@@ -51,7 +51,7 @@ pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Re
         sampling: options.sampling,
         stop_ids: Arc::clone(&served.stop_ids),
         masked_ids: Arc::clone(&served.masked_ids),
-        prompt_logits: false,
+        ..Request::default()
     };
     let events = served.engine.submit(request).map_err(|error| ApiError::submit(&error, "prompt"))?;
     let wire = Chunks {

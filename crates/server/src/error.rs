@@ -81,6 +81,10 @@ impl ApiError {
             SubmitError::EmptyPrompt | SubmitError::TokenId { .. } => ApiError::field(prompt, message),
             SubmitError::Temperature { .. } => ApiError::field("temperature", message),
             SubmitError::TopP { .. } => ApiError::field("top_p", message),
+            SubmitError::MinP { .. } => ApiError::field("min_p", message),
+            SubmitError::Penalty { name, .. } => ApiError::field(*name, message),
+            SubmitError::LogitBias { .. } => ApiError::field("logit_bias", message),
+            SubmitError::TopLogprobs { .. } => ApiError::field("top_logprobs", message),
             SubmitError::QueueFull { .. } => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
             }

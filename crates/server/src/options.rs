@@ -88,7 +88,7 @@ fn sampling(body: &mut Body, served: &Served) -> Result<Sampling, ApiError> {
     let seed = body
         .optional::<i64>("seed")?
         .map_or_else(|| RandomState::new().build_hasher().finish(), i64::cast_unsigned);
-    Ok(Sampling { temperature, top_p, seed, greedy: false })
+    Ok(Sampling { temperature, top_p, seed, ..Sampling::default() })
 }
 
 fn stop(body: &mut Body, most: usize) -> Result<StopMatcher, ApiError> {

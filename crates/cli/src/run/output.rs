@@ -43,7 +43,7 @@ impl Output {
                 }
                 // More tokens may be on their way when a stop string has been seen.
                 Event::Token { .. } if self.stopped() => {}
-                Event::Token { id } => {
+                Event::Token { id, .. } => {
                     self.token(id)?;
                     if self.stopped() {
                         events.canceller().cancel();

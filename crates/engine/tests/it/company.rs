@@ -16,7 +16,7 @@ fn requests(folder: &Path) -> Vec<Request> {
         if number.is_multiple_of(3) {
             prompt.extend(&other);
         }
-        let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: number as u64, greedy: false };
+        let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: number as u64, ..Sampling::default() };
         Request {
             prompt,
             max_tokens: 5 + number * 13 % 60,

@@ -81,7 +81,7 @@ fn the_seed_decides_and_nothing_else() {
     let prompt = ids(&folder, "input_ids");
     let run = |seed, prefill_chunk| {
         let engine = start(&folder, options(prefill_chunk));
-        let sampling = Sampling { temperature: 0.9, top_p: 0.95, seed, greedy: false };
+        let sampling = Sampling { temperature: 0.9, top_p: 0.95, seed, ..Sampling::default() };
         let request = || Request { sampling, ..greedy(&prompt, 24) };
         let (first, second) = (engine.submit(request()).unwrap(), engine.submit(request()).unwrap());
         let (first, second) = (answer(first).0.ids, answer(second).0.ids);
@@ -105,7 +105,7 @@ fn cancelled_requests_end_and_the_next_begin() {
     waiting.canceller().cancel();
     let first =
         std::iter::from_fn(|| running.blocking_recv()).find(|event| !matches!(event, Event::Prefill { .. }));
-    assert_eq!(first, Some(Event::Token { id: tokens[0] }));
+    assert_eq!(first, Some(Event::Token { id: tokens[0], logprobs: None }));
     running.canceller().cancel();
     assert_eq!(answer(running).0.reason, Some(FinishReason::Cancelled));
     let (waiting, timings) = answer(waiting);

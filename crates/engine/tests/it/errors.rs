@@ -38,6 +38,32 @@ fn requests() {
     for top_p in [0.0, -1.0, 1.01, f32::NAN] {
         check(sampled(1.0, top_p), &format!("top_p is {top_p}; it must be above 0 and at most 1"));
     }
+    let with = |sampling| Request { sampling, ..greedy(&[1], 1) };
+    for min_p in [-0.1, 1.1, f32::NAN] {
+        let expected = format!("min_p is {min_p}; it must be from 0 to 1");
+        check(with(Sampling { min_p, ..Sampling::default() }), &expected);
+    }
+    for repetition_penalty in [0.0, -1.0, 2.1, f32::NAN] {
+        let expected =
+            format!("repetition_penalty is {repetition_penalty}; it must be above 0 and at most 2");
+        check(with(Sampling { repetition_penalty, ..Sampling::default() }), &expected);
+    }
+    for penalty in [-2.1, 2.1, f32::NAN] {
+        let expected = |name| format!("{name} is {penalty}; it must be from -2 to 2");
+        let presence = Sampling { presence_penalty: penalty, ..Sampling::default() };
+        check(with(presence), &expected("presence_penalty"));
+        let frequency = Sampling { frequency_penalty: penalty, ..Sampling::default() };
+        check(with(frequency), &expected("frequency_penalty"));
+    }
+    for (id, bias) in [(0, 100.1), (0, f32::NAN), (vocab_size as u32, 1.0)] {
+        let expected =
+            format!("the bias of token {id} is {bias}; ids are 0 to {}, biases -100 to 100", vocab_size - 1);
+        check(Request { logit_bias: [(id, bias)].into(), ..greedy(&[1], 1) }, &expected);
+    }
+    check(
+        Request { logprobs: Some(21), ..greedy(&[1], 1) },
+        "logprobs of 21 tokens at each place are wanted; at most 20 are given",
+    );
     let masked_ids = (0..vocab_size as u32).collect();
     check(
         Request { masked_ids, ..greedy(&[1], 1) },

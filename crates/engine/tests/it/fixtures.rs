@@ -83,7 +83,7 @@ pub(crate) fn answer(mut events: Events) -> (Answer, Timings) {
     while let Some(event) = events.blocking_recv() {
         match event {
             Event::Prefill { .. } => {}
-            Event::Token { id } => answer.ids.push(id),
+            Event::Token { id, .. } => answer.ids.push(id),
             Event::PromptLogits { rows, .. } => answer.prompt_logits.extend(rows),
             Event::Finished { reason, usage, timings } => {
                 answer.reason = Some(reason);

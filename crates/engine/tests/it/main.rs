@@ -6,4 +6,5 @@ mod company;
 mod engine;
 mod errors;
 mod fixtures;
+mod grammar;
 mod sampler;

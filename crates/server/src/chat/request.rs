@@ -97,7 +97,7 @@ impl ChatRequest {
             sampling: self.options.sampling,
             stop_ids: Arc::clone(&served.stop_ids),
             masked_ids: Arc::clone(&served.masked_ids),
-            prompt_logits: false,
+            ..Request::default()
         };
         Ok((request, Reader::Chat(Box::new(parser))))
     }
