@@ -4,7 +4,7 @@ use std::error::Error;
 
 use clap::{Parser, Subcommand};
 
-use crate::{chat, inspect, parse, render, run, serve, tokenize, tokenizer_train, train};
+use crate::{bench, chat, inspect, parse, render, run, serve, tokenize, tokenizer_train, train};
 
 /// Runs, serves and trains Kimi K2 on machines you own.
 #[derive(Debug, Parser)]
@@ -23,6 +23,7 @@ pub(crate) enum Command {
     Train(train::TrainArgs),
     Tokenizer(tokenizer_train::TokenizerArgs),
     Inspect(inspect::InspectArgs),
+    Bench(bench::BenchArgs),
     Tokenize(tokenize::TokenizeArgs),
     Render(render::RenderArgs),
     Parse(parse::ParseArgs),
@@ -38,6 +39,7 @@ impl Command {
             Command::Train(args) => train::run(args),
             Command::Tokenizer(args) => tokenizer_train::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Bench(args) => bench::run(&args),
             Command::Tokenize(args) => tokenize::run(&args),
             Command::Render(args) => render::run(&args),
             Command::Parse(args) => parse::run(&args),

@@ -1,5 +1,6 @@
 //! The binary `k2`: parse, dispatch, say what went wrong. One file per command.
 
+mod bench;
 mod chat;
 mod commands;
 mod inspect;

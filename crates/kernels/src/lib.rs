@@ -12,6 +12,7 @@ pub mod dtype;
 pub mod exp;
 pub mod ggml;
 pub mod isa;
+pub mod limits;
 pub mod matmul;
 pub mod matrix;
 pub mod pool;

@@ -16,6 +16,7 @@ pub mod moe;
 pub mod rope;
 pub mod router;
 pub mod scratch;
+pub mod synthetic;
 pub mod trace;
 
 pub use batch::{BatchError, Chunk, LogitRows};
@@ -25,4 +26,5 @@ pub use kv_cache::KvCache;
 pub use load::LoadError;
 pub use mla::AttentionForm;
 pub use scratch::Scratch;
+pub use synthetic::Synthetic;
 pub use trace::Trace;

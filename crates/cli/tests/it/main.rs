@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on has failed
 
+mod bench;
 mod doors;
 mod errors;
 mod fixtures;

@@ -1,0 +1,195 @@
+//! What this machine can do at the moment: bytes read per second, f32 and int8 operations per second.
+//!
+//! The yardsticks of `k2 bench` (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), measured
+//! on the threads that compute. Neighbours on the machine move them, so they are measured in the same process
+//! as what is compared with them.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::dot::{LANES, Sum};
+use crate::isa::{Isa, isa, per_isa};
+use crate::pool::Pool;
+
+/// Read for the bandwidth; larger than any cache.
+const BUFFER: usize = 512 << 20;
+
+/// Bytes that one task reads.
+const PIECE: usize = 1 << 20;
+
+/// Times that each measurement is repeated; the best counts.
+const REPETITIONS: usize = 5;
+
+/// How long one repetition of an arithmetic measurement lasts.
+const ARITHMETIC: Duration = Duration::from_millis(30);
+
+/// Measured rates per second.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes read from memory in ordinary pages.
+    pub read: f64,
+    /// Bytes read from memory in huge pages, where the system gives them.
+    pub read_huge_pages: f64,
+    /// f32 operations, a fused multiply-add counting as two.
+    pub f32_operations: f64,
+    /// int8 operations, a multiply-add counting as two: products of bytes in pairs, widened and added
+    /// (AVX2 `vpmaddubsw`, `vpmaddwd`, `vpaddd`). Not measured without AVX2.
+    pub int8_operations: Option<f64>,
+}
+
+impl Limits {
+    /// Measures; takes about two seconds, and half a gigabyte of memory while it lasts.
+    pub fn measure(pool: &Pool) -> Limits {
+        let mut buffer = vec![1u64; BUFFER / 8];
+        let read = read_bandwidth(pool, &buffer);
+        drop(buffer);
+        buffer = Vec::with_capacity(BUFFER / 8);
+        advise_huge_pages(&mut buffer);
+        buffer.resize(BUFFER / 8, 1);
+        let read_huge_pages = read_bandwidth(pool, &buffer);
+        Limits {
+            read,
+            read_huge_pages,
+            f32_operations: f32_operations(pool),
+            int8_operations: int8_operations(pool),
+        }
+    }
+
+    /// The better of the two kinds of pages.
+    pub fn best_read(&self) -> f64 {
+        self.read.max(self.read_huge_pages)
+    }
+}
+
+fn read_bandwidth(pool: &Pool, buffer: &[u64]) -> f64 {
+    let (isa, words) = (isa(), PIECE / 8);
+    let one = || {
+        let start = Instant::now();
+        pool.run(buffer.len() / words, |task| {
+            let mut sum = 0;
+            sum_words(isa, &buffer[task * words..][..words], &mut sum);
+            black_box(sum);
+        });
+        size_of_val(buffer) as f64 / start.elapsed().as_secs_f64()
+    };
+    best(one)
+}
+
+per_isa! {
+    fn sum_words(words: &[u64], sum: &mut u64) = sum_words_body
+}
+
+#[inline(always)]
+fn sum_words_body(words: &[u64], sum: &mut u64) {
+    *sum = words.iter().fold(0, |sum, word| sum ^ word);
+}
+
+/// Asks for huge pages behind the memory that a vector has reserved and not yet touched.
+fn advise_huge_pages(buffer: &mut Vec<u64>) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 2 << 20;
+        let spare = buffer.spare_capacity_mut();
+        let offset = spare.as_ptr().align_offset(PAGE);
+        let bytes = (size_of_val(spare) / PAGE).saturating_sub(1) * PAGE;
+        // SAFETY: whole pages inside the reserved memory; the advice changes no contents. A refusal leaves
+        // ordinary pages, which is what the measurement then shows.
+        unsafe { libc::madvise(spare.as_mut_ptr().add(offset).cast(), bytes, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = buffer;
+}
+
+/// Chains of multiply-adds that do not wait for each other, as many as the registers hold.
+fn f32_operations(pool: &Pool) -> f64 {
+    let isa = isa();
+    let chains = if isa == Isa::Avx512 { 12 } else { 6 };
+    let per_round = (chains * LANES * 2) as f64;
+    best(|| {
+        per_second(pool, per_round, |rounds| match chains {
+            12 => multiply_add_12(isa, rounds, black_box(0.999)),
+            _ => multiply_add_6(isa, rounds, black_box(0.999)),
+        })
+    })
+}
+
+per_isa! {
+    fn multiply_add_6(rounds: usize, factor: f32) = six_chains
+}
+
+per_isa! {
+    fn multiply_add_12(rounds: usize, factor: f32) = twelve_chains
+}
+
+#[inline(always)]
+fn six_chains(rounds: usize, factor: f32) {
+    multiply_add::<6>(rounds, factor);
+}
+
+#[inline(always)]
+fn twelve_chains(rounds: usize, factor: f32) {
+    multiply_add::<12>(rounds, factor);
+}
+
+#[inline(always)]
+fn multiply_add<const CHAINS: usize>(rounds: usize, factor: f32) {
+    let mut sums: [Sum; CHAINS] = [[1.0; LANES]; CHAINS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            for lane in sum {
+                *lane = lane.mul_add(factor, factor);
+            }
+        }
+    }
+    black_box(sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+fn int8_operations(pool: &Pool) -> Option<f64> {
+    if !is_x86_feature_detected!("avx2") {
+        return None;
+    }
+    // SAFETY: AVX2 has just been seen.
+    Some(best(|| per_second(pool, (INT8_CHAINS * 64) as f64, |rounds| unsafe { int8_avx2(rounds) })))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn int8_operations(_: &Pool) -> Option<f64> {
+    None
+}
+
+/// Chains of int8 products.
+#[cfg(target_arch = "x86_64")]
+const INT8_CHAINS: usize = 6;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn int8_avx2(rounds: usize) {
+    use std::arch::x86_64::*;
+    let (ones, mut b) = (_mm256_set1_epi16(1), _mm256_set1_epi8(black_box(1)));
+    let a: [__m256i; INT8_CHAINS] = std::array::from_fn(|i| _mm256_set1_epi8(black_box(i as i8)));
+    let mut sums = [_mm256_setzero_si256(); INT8_CHAINS];
+    for _ in 0..rounds {
+        b = _mm256_xor_si256(b, ones); // another factor each round: nothing can be taken out of the loop
+        for (sum, a) in sums.iter_mut().zip(&a) {
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_maddubs_epi16(*a, b), ones));
+        }
+    }
+    black_box(sums);
+}
+
+/// Operations per second of `work`, which does `per_round` in each of the rounds it is asked for, on all threads.
+fn per_second(pool: &Pool, per_round: f64, work: impl Fn(usize) + Sync) -> f64 {
+    const ROUNDS: usize = 10_000;
+    let start = Instant::now();
+    work(ROUNDS);
+    let tasks =
+        pool.threads() * (ARITHMETIC.as_secs_f64() / start.elapsed().as_secs_f64()).clamp(1.0, 1e5) as usize;
+    let start = Instant::now();
+    pool.run(tasks, |_| work(ROUNDS));
+    per_round * (ROUNDS * tasks) as f64 / start.elapsed().as_secs_f64()
+}
+
+fn best(one: impl Fn() -> f64) -> f64 {
+    (0..REPETITIONS).map(|_| one()).fold(0.0, f64::max)
+}
