@@ -42,9 +42,9 @@ HISTORY = MESSAGES + [
 
 
 @contextmanager
-def server(model, program):
+def server(model, program, *options):
     """Yields the address of a running server."""
-    process = subprocess.Popen([*program, "serve", model, "--port", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*program, "serve", model, "--port", "0", *options], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stderr:
             if found := re.search(r"http://\S+", line):
@@ -63,7 +63,7 @@ def plain(client, model):
     assert isinstance(answer.choices[0].message.content, str)
     usage = answer.usage
     assert 0 < usage.completion_tokens <= 24 and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-    assert usage.prompt_tokens_details.cached_tokens >= 0
+    assert usage.prompt_tokens_details.cached_tokens >= 0 and usage.completion_tokens_details.reasoning_tokens == 0
 
 
 def same_seed_same_answer(client, model):
@@ -86,6 +86,19 @@ def streamed(client, model):
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
     assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert chunks[-2].choices[0].usage["completion_tokens"] == whole.usage.completion_tokens
+
+
+def progress(client, model):
+    messages = [{"role": "user", "content": "The tide. " * 100}]
+    options = {"include_progress": True}
+    chunks = list(
+        client.chat.completions.create(model=model, messages=messages, max_tokens=4, stream=True, stream_options=options)
+    )
+    told = [chunk.prefill_progress for chunk in chunks if not chunk.choices]
+    assert len(told) > 2 and all(one["prompt_tokens"] == told[0]["prompt_tokens"] for one in told), told
+    computed = [one["computed_tokens"] for one in told]
+    assert computed == sorted(computed) and computed[-1] < told[0]["prompt_tokens"], told
 
 
 def with_tools(client, model):
@@ -172,21 +185,27 @@ def refusals(client, model):
                 raise AssertionError(f"taken: {json.dumps(changed)[:200]}")
 
 
-CHECKS = [plain, same_seed_same_answer, streamed, with_tools, with_history, raw, stop_strings, models, refusals]
+CHECKS = [plain, same_seed_same_answer, streamed, progress, with_tools, with_history, raw, stop_strings, models, refusals]
 
 
-def main():
-    model, program = (sys.argv[1:] + ["fixtures/model/bytes"])[0], sys.argv[2:]
+def run(name, connect, checks, argv, *options):
+    """Starts a server with `options`, connects a client, and makes each check."""
+    model, program = (argv + ["fixtures/model/bytes"])[0], argv[1:]
     if not program:
         subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
         program = ["cargo", "run", "-q", "--release", "--"]
-    with server(model, program) as address:
-        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=120)
-        name = client.models.list().data[0].id
-        for check in CHECKS:
-            check(client, name)
-            print(f"ok: {check.__name__}")
-    print(f"acceptance: {len(CHECKS)} checks of openai {openai.__version__} passed")
+    with server(model, program, *options) as address:
+        client = connect(address)
+        model = next(iter(client.models.list())).id
+        for check in checks:
+            check(client, model)
+            print(f"ok: {check.__name__}", flush=True)
+    print(f"acceptance: {len(checks)} checks of {name} passed")
+
+
+def main():
+    connect = lambda address: openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=120)
+    run(f"openai {openai.__version__}", connect, CHECKS, sys.argv[1:])
 
 
 if __name__ == "__main__":

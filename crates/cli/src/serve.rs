@@ -31,6 +31,10 @@ pub(crate) struct ServeArgs {
     /// Key that requests must bring (`Authorization: Bearer KEY`).
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
+    /// Keep what agents put before their system prompt and change each time (`x-anthropic-billing-header: …`).
+    /// Without this it is left out, so that the rest is found in the cache.
+    #[arg(long)]
+    keep_agent_headers: bool,
     /// Largest body of a request.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes)]
     max_body: usize,
@@ -74,6 +78,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
         temperature: DEFAULT_TEMPERATURE,
         top_p: DEFAULT_TOP_P,
         limits: Limits { body_bytes: args.max_body, ..Limits::default() },
+        keep_agent_headers: args.keep_agent_headers,
         engine,
         tokenizer,
         template,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::body::{Body as HttpBody, Bytes, to_bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::served::Served;
-use crate::{chat, completions};
+use crate::{anthropic, chat, completions, responses};
 
 /// What guards the routes.
 #[derive(Clone, Debug)]
@@ -31,13 +31,22 @@ pub fn app(served: Served, guard: Guard) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/embeddings", post(no_embeddings))
+        .route("/v1/messages", post(anthropic::create))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/models", get(models))
         .route("/v1/models/{model}", get(model))
+        .route("/anthropic/v1/messages", post(anthropic::create))
+        .route("/anthropic/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/anthropic/v1/models", get(models))
+        .route("/anthropic/v1/models/{model}", get(model))
         .layer(DefaultBodyLimit::disable()) // `guarded` has the limit in force
         .layer(from_fn_with_state(guard, guarded))
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(from_fn(anthropic::worded))
         .with_state(served)
 }
 
@@ -53,12 +62,35 @@ impl Served {
 
     fn json(&self) -> Value {
         let context = self.engine.context_tokens();
-        json!({ "id": self.model_name, "object": "model", "created": 0, "owned_by": "k2", "max_model_len": context })
+        json!({
+            "id": self.model_name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "k2",
+            "max_model_len": context,
+            "context_length": context,
+            "type": "model",
+            "display_name": self.model_name,
+            "created_at": "1970-01-01T00:00:00Z",
+        })
     }
 }
 
+/// With the fields of OpenAI's list and of Anthropic's.
 async fn models(State(served): State<Arc<Served>>) -> Json<Value> {
-    Json(json!({ "object": "list", "data": [served.json()] }))
+    let id = &served.model_name;
+    Json(json!({
+        "object": "list",
+        "data": [served.json()],
+        "has_more": false,
+        "first_id": id,
+        "last_id": id,
+    }))
+}
+
+async fn no_embeddings(State(served): State<Arc<Served>>) -> ApiError {
+    let message = format!("{} continues texts and has no embeddings of them", served.model_name);
+    ApiError::unsupported("model", message)
 }
 
 async fn model(
@@ -79,8 +111,9 @@ async fn guarded(
 ) -> Result<Response, ApiError> {
     let (guard, served) = &*state;
     if let Some(key) = &guard.api_key {
-        let sent = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-        let sent = sent.strip_prefix(b"Bearer ").unwrap_or_default();
+        let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
+        let bearer = header("authorization").and_then(|value| value.strip_prefix(b"Bearer "));
+        let sent = bearer.or_else(|| header("x-api-key")).unwrap_or_default();
         if !bool::from(sent.ct_eq(key.as_bytes())) {
             return Err(ApiError::unauthorized());
         }

@@ -1,7 +1,9 @@
 //! A request body, field by field: every error names its field, and no field is ignored unseen.
 
 use indexmap::IndexMap;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
@@ -18,6 +20,7 @@ const WITHOUT_EFFECT: [&str; 7] = [
 ];
 
 /// The fields that have not been read yet, as the client wrote them.
+#[derive(Default)]
 pub(crate) struct Body {
     fields: IndexMap<String, Box<RawValue>>,
 }
@@ -28,6 +31,34 @@ impl Body {
         let fields = serde_json::from_slice(bytes)
             .map_err(|error| ApiError::invalid(format!("the body is not a JSON object: {error}")))?;
         Ok(Body { fields })
+    }
+
+    /// Writes a field, for a request that is said in another API's fields.
+    pub(crate) fn set<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), ApiError> {
+        let raw = serde_json::value::to_raw_value(value)
+            .map_err(|error| ApiError::field(name, format!("`{name}`: {error}")))?;
+        self.fields.insert(name.to_owned(), raw);
+        Ok(())
+    }
+
+    /// Takes a field over from another request, under the name that it has here.
+    pub(crate) fn pass(&mut self, from: &mut Body, theirs: &str, here: &str) {
+        if let Some(raw) = from.fields.shift_remove(theirs) {
+            self.fields.insert(here.to_owned(), raw);
+        }
+    }
+
+    /// Takes over all fields that are left.
+    pub(crate) fn pass_all(&mut self, from: Body) {
+        self.fields.extend(from.fields);
+    }
+
+    /// A field that stays to be read.
+    pub(crate) fn peek(&self, name: &str) -> Result<Option<Value>, ApiError> {
+        let Some(raw) = self.fields.get(name) else { return Ok(None) };
+        let value: Value = serde_json::from_str(raw.get())
+            .map_err(|error| ApiError::field(name, format!("`{name}`: {error}")))?;
+        Ok(Some(value).filter(|value| !value.is_null()))
     }
 
     /// A field; none if it is absent or null.

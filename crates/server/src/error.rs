@@ -94,6 +94,11 @@ impl ApiError {
         }
     }
 
+    /// What is wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The body.
     pub(crate) fn json(&self) -> Value {
         let ApiError { kind, message, param, code, .. } = self;
@@ -107,6 +112,8 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));
         }
+        // For APIs that word their errors otherwise.
+        response.extensions_mut().insert(self);
         response
     }
 }

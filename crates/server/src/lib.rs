@@ -1,10 +1,12 @@
-//! OpenAI's API over HTTP.
+//! OpenAI's and Anthropic's APIs over HTTP.
 //!
 //! The wire's words live here and nowhere else: a request is read field by field ([`Guard`] in front), becomes
 //! messages of `chat` and ids for `engine`, and the engine's events become one JSON object or server-sent
 //! events. What can be refused is refused before an answer begins.
 
+mod agent_header;
 mod answer;
+mod anthropic;
 mod app;
 mod body;
 mod chat;
@@ -12,6 +14,7 @@ mod completions;
 mod error;
 mod limits;
 mod options;
+mod responses;
 mod serve;
 mod served;
 mod stream;

@@ -27,4 +27,6 @@ pub struct Served {
     pub top_p: f32,
     /// How much a request may ask for.
     pub limits: Limits,
+    /// Whether headers that agents put before a system prompt stay, although they differ each time.
+    pub keep_agent_headers: bool,
 }

@@ -27,15 +27,19 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(prefix: &str, model: &str) -> Head {
-        let random = RandomState::new().build_hasher().finish();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        Head { id: format!("{prefix}-{random:016x}"), created, model: model.to_owned() }
+        Head { id: new_id(&format!("{prefix}-")), created, model: model.to_owned() }
     }
 
     pub(crate) fn json(&self, object: &str, choices: Value) -> Value {
         let Head { id, created, model } = self;
         json!({ "id": id, "object": object, "created": created, "model": model, "choices": choices })
     }
+}
+
+/// A new id: a prefix and 16 hexadecimal digits.
+pub(crate) fn new_id(prefix: &str) -> String {
+    format!("{prefix}{:016x}", RandomState::new().build_hasher().finish())
 }
 
 /// `usage`, with OpenAI's and Moonshot's field for cached tokens.
@@ -120,4 +124,27 @@ impl<W: Wire> Sending<W> {
     fn deltas(&mut self, deltas: Vec<Delta>) {
         self.ready.extend(deltas.into_iter().flat_map(|delta| self.wire.delta(delta)));
     }
+}
+
+/// What a client reads of these pieces and this end: one line for each event, new ids as `ID`.
+#[cfg(test)]
+pub(crate) async fn transcript(wire: &mut impl Wire, deltas: Vec<Delta>, end: &End) -> Vec<String> {
+    let mut events = wire.first();
+    events.extend(wire.prefill(0, Usage { completion_tokens: 0, ..end.usage }));
+    events.extend(deltas.into_iter().flat_map(|delta| wire.delta(delta)));
+    events.extend(wire.last(end));
+    let response = Sse::new(stream::iter(events.into_iter().map(Ok::<_, Infallible>))).into_response();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let is_id = |word: &&str| word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let shown = |line: &str| {
+        let words: Vec<_> = line.split('_').map(|word| word.split('"').collect::<Vec<_>>()).collect();
+        let word = |word: &&str| if is_id(word) { "ID".to_owned() } else { (*word).to_owned() };
+        words
+            .iter()
+            .map(|parts| parts.iter().map(word).collect::<Vec<_>>().join("\""))
+            .collect::<Vec<_>>()
+            .join("_")
+    };
+    body.lines().filter_map(|line| line.strip_prefix("data: ")).map(shown).collect()
 }

@@ -12,7 +12,8 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("k2-model", &["k2-kernels", "k2-weights"]),
     ("k2-chat", &[]),
     ("k2-engine", &["k2-kernels", "k2-weights", "k2-model"]),
-    ("k2-server", &["k2-chat", "k2-engine"]),
+    // The lower ones in tests, which start an engine on a fixture.
+    ("k2-server", &["k2-kernels", "k2-weights", "k2-model", "k2-chat", "k2-engine"]),
     ("k2-train", &["k2-kernels", "k2-weights", "k2-model", "k2-chat"]),
     ("k2", &["k2-kernels", "k2-weights", "k2-model", "k2-chat", "k2-engine", "k2-server", "k2-train"]),
     ("xtask", &[]),

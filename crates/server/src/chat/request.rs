@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::agent_header;
 use crate::answer::{Answer, Reader};
 use crate::body::Body;
 use crate::error::ApiError;
@@ -47,8 +48,12 @@ impl ChatRequest {
         body.only("parallel_tool_calls", &[true])?;
         body.only("modalities", &[vec!["text".to_owned()]])?;
         body.only("response_format", &[serde_json::json!({ "type": "text" })])?;
+        let mut messages = messages(&mut body, served.limits.messages)?;
+        if !served.keep_agent_headers {
+            agent_header::leave_out(&mut messages);
+        }
         let request = ChatRequest {
-            messages: messages(&mut body, served.limits.messages)?,
+            messages,
             tools: tools(&mut body, served.limits.tools)?,
             calls: tool_choice(&mut body)?,
             thinking: thinking(&mut body, served)?,

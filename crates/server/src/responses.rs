@@ -1,0 +1,37 @@
+//! `POST /v1/responses`, as in OpenAI's API reference ("Create a model response").
+//!
+//! A request is said in the fields of chat completions and goes the same way from there. Nothing is stored: a
+//! conversation is sent whole each time, as chat clients do anyway.
+
+mod events;
+mod output;
+mod request;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+
+use crate::body::Body;
+use crate::chat::ChatRequest;
+use crate::error::ApiError;
+use crate::served::Served;
+use crate::stream::sse;
+use events::Events;
+use output::{Output, Shell};
+
+/// Everything that can be refused is refused before the first byte of an answer.
+pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
+    let (chat, echoed) = request::chat(Body::parse(&body)?)?;
+    let request = ChatRequest::take(chat, &served)?;
+    let streams = request.stream.is_some();
+    let answer = request.answer(&served)?;
+    let shell = Shell::new(&served.model_name, echoed);
+    if streams {
+        return Ok(sse(answer, Events::new(shell)));
+    }
+    let (reply, end) = answer.whole().await?;
+    Ok(Json(shell.ended(&Output::of(&reply, &end), &end)).into_response())
+}

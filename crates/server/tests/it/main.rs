@@ -1,0 +1,7 @@
+//! Tests of the server from outside: HTTP in, HTTP out, with a small model behind it.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on has failed
+
+mod fixtures;
+mod refusals;
+mod streams;

@@ -1,0 +1,137 @@
+//! Streams: their events come in order, and join to what the whole answer is.
+
+use serde_json::{Value, json};
+
+use crate::fixtures::Server;
+
+/// Name and data of each event; comments are left out.
+fn events(body: &str) -> Vec<(String, Value)> {
+    let event = |text: &str| {
+        let mut event = (String::new(), Value::Null);
+        for line in text.lines() {
+            match line.split_once(": ") {
+                Some(("event", name)) => event.0 = name.to_owned(),
+                Some(("data", "[DONE]")) => event.1 = json!("[DONE]"),
+                Some(("data", data)) => event.1 = serde_json::from_str(data).unwrap(),
+                _ => assert_eq!(line, ":", "{text}"),
+            }
+        }
+        event
+    };
+    body.split_terminator("\n\n").map(event).filter(|event| !event.1.is_null()).collect()
+}
+
+/// Names, each only once in a row.
+fn order(events: &[(String, Value)]) -> Vec<&str> {
+    let mut names: Vec<_> =
+        events.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "ping").collect();
+    names.dedup();
+    names
+}
+
+/// The strings at `pointer` of all events, joined.
+fn joined(events: &[(String, Value)], pointer: &str) -> String {
+    events.iter().filter_map(|(_, data)| data.pointer(pointer)?.as_str()).collect()
+}
+
+/// Asks the same whole and as a stream.
+async fn both(path: &str, mut body: Value) -> (Value, Vec<(String, Value)>) {
+    let server = Server::start(None);
+    let whole = server.post(path, &body.to_string()).await;
+    assert_eq!(whole.status.as_u16(), 200, "{}", whole.body);
+    body["stream"] = json!(true);
+    let streamed = server.post(path, &body.to_string()).await;
+    assert_eq!(streamed.status.as_u16(), 200, "{}", streamed.body);
+    (serde_json::from_str(&whole.body).unwrap(), events(&streamed.body))
+}
+
+fn ask() -> Value {
+    json!({ "model": "bytes", "messages": [{ "role": "user", "content": "b" }], "max_tokens": 24, "temperature": 0 })
+}
+
+#[tokio::test]
+async fn chat_completions() {
+    let (whole, events) = both("/v1/chat/completions", ask()).await;
+    assert_eq!(order(&events), [""], "no names, as OpenAI's clients expect");
+    let text = joined(&events, "/choices/0/delta/content");
+    assert_eq!(whole["choices"][0]["message"]["content"], text.as_str());
+    assert!(text.len() > 4, "{text:?}");
+    assert_eq!(events[0].1["choices"][0]["delta"], json!({ "role": "assistant", "content": "" }));
+    let last = &events[events.len() - 2].1["choices"][0];
+    assert_eq!(last["finish_reason"], whole["choices"][0]["finish_reason"]);
+    assert_eq!(last["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
+    assert_eq!(events[events.len() - 1].1, "[DONE]");
+}
+
+#[tokio::test]
+async fn usage_and_progress_come_to_those_who_ask() {
+    let mut body = ask();
+    body["messages"][0]["content"] = json!("The tide. ".repeat(60));
+    body["stream_options"] = json!({ "include_usage": true, "include_progress": true });
+    body["stream"] = json!(true);
+    let server = Server::start(None);
+    let answer = server.post("/v1/chat/completions", &body.to_string()).await;
+    let events = events(&answer.body);
+    let progress: Vec<_> = events.iter().filter_map(|(_, data)| data.get("prefill_progress")).collect();
+    let computed: Vec<_> = progress.iter().map(|one| one["computed_tokens"].as_u64().unwrap()).collect();
+    assert!(computed.len() > 2 && computed.is_sorted(), "{progress:?}");
+    assert!(computed[computed.len() - 1] < progress[0]["prompt_tokens"].as_u64().unwrap(), "{progress:?}");
+    let (_, last) = &events[events.len() - 2];
+    assert_eq!(
+        (&last["choices"], &last["usage"]["prompt_tokens"]),
+        (&json!([]), &progress[0]["prompt_tokens"])
+    );
+    assert!(events[..events.len() - 2].iter().all(|(_, data)| data["usage"].is_null()));
+}
+
+#[tokio::test]
+async fn messages() {
+    let (whole, events) = both("/v1/messages", ask()).await;
+    let names = [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ];
+    assert_eq!(order(&events), names);
+    assert!(events.iter().all(|(name, data)| data["type"] == name.as_str()));
+    let text = joined(&events, "/delta/text");
+    assert_eq!(whole["content"], json!([{ "type": "text", "text": text }]));
+    let (_, delta) = &events[events.len() - 2];
+    assert_eq!(delta["delta"]["stop_reason"], whole["stop_reason"]);
+    assert_eq!(delta["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
+    let input = |usage: &Value| {
+        usage["input_tokens"].as_u64().unwrap() + usage["cache_read_input_tokens"].as_u64().unwrap()
+    };
+    assert_eq!(input(&events[0].1["message"]["usage"]), input(&whole["usage"]));
+}
+
+#[tokio::test]
+async fn responses() {
+    let body = json!({ "model": "bytes", "input": "b", "max_output_tokens": 24, "temperature": 0 });
+    let (whole, events) = both("/v1/responses", body).await;
+    let status = whole["status"].as_str().unwrap();
+    let last = format!("response.{status}");
+    let names = [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        &last,
+    ];
+    assert_eq!(order(&events), names);
+    assert!(events.iter().zip(0..).all(|((name, data), number)| {
+        data["type"] == name.as_str() && data["sequence_number"] == json!(number)
+    }));
+    let text = joined(&events, "/delta");
+    assert_eq!(whole["output"][0]["content"][0]["text"], text.as_str());
+    let response = &events[events.len() - 1].1["response"];
+    assert_eq!(response["output"][0]["content"], whole["output"][0]["content"]);
+    assert_eq!(response["usage"]["output_tokens"], whole["usage"]["output_tokens"]);
+}
