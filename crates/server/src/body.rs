@@ -3,7 +3,6 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
@@ -53,17 +52,15 @@ impl Body {
         self.fields.extend(from.fields);
     }
 
-    /// A field that stays to be read.
-    pub(crate) fn peek(&self, name: &str) -> Result<Option<Value>, ApiError> {
-        let Some(raw) = self.fields.get(name) else { return Ok(None) };
-        let value: Value = serde_json::from_str(raw.get())
-            .map_err(|error| ApiError::field(name, format!("`{name}`: {error}")))?;
-        Ok(Some(value).filter(|value| !value.is_null()))
-    }
-
     /// A field; none if it is absent or null.
     pub(crate) fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         let Some(raw) = self.fields.shift_remove(name) else { return Ok(None) };
+        serde_json::from_str(raw.get()).map_err(|error| ApiError::field(name, format!("`{name}`: {error}")))
+    }
+
+    /// As [`optional`](Self::optional), and the field is still to be read.
+    pub(crate) fn peek<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(raw) = self.fields.get(name) else { return Ok(None) };
         serde_json::from_str(raw.get()).map_err(|error| ApiError::field(name, format!("`{name}`: {error}")))
     }
 

@@ -50,7 +50,7 @@ pub(super) fn chat(mut body: Body) -> Result<(Body, Map<String, Value>), ApiErro
         ("tools", json!([])),
         ("top_p", Value::Null),
     ] {
-        echoed.insert(name.to_owned(), body.peek(name)?.unwrap_or(default));
+        echoed.insert(name.to_owned(), body.peek::<Option<Value>>(name)?.flatten().unwrap_or(default));
     }
     refuse(&mut body)?;
     chat.set("messages", &messages(&mut body)?)?;
