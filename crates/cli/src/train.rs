@@ -34,6 +34,10 @@ pub(crate) struct TrainArgs {
     /// Threads, in place of the recipe's; another number gives other roundings.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Another value for a key of the recipe, such as `optimizer.qk_clip_tau=30.0`; a text needs quotes of its own,
+    /// as in `'optimizer.matrices="adamw"'`. May be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,7 +59,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Box<dyn Error>> {
 
 fn train(args: TrainArgs) -> Result<(), Box<dyn Error>> {
     let path = args.config.unwrap_or_default();
-    let overrides = Overrides { run: args.run, init: args.init, threads: args.threads };
+    let overrides = Overrides { run: args.run, init: args.init, threads: args.threads, set: args.set };
     let recipe = Recipe::read(&path, overrides)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let on_interrupt = Arc::clone(&interrupted);

@@ -14,6 +14,9 @@ pub enum TrainError {
     /// The recipe is not TOML, or has a key that nobody knows.
     #[error("{}: {error}", path.display())]
     Recipe { path: PathBuf, error: Box<toml::de::Error> },
+    /// A line that should change the recipe is not TOML.
+    #[error("{line:?} is not KEY=VALUE in TOML, where a text needs quotes: {error}")]
+    Set { line: String, error: Box<toml::de::Error> },
     /// A value of the recipe makes no sense.
     #[error("recipe: `{field}` is {found}, expected {expected}")]
     Value { field: &'static str, found: String, expected: String },

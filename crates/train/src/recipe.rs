@@ -4,6 +4,7 @@ use k2_model::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use toml::Table;
 
 use crate::data::DataSettings;
 use crate::error::TrainError;
@@ -127,6 +128,8 @@ pub struct Overrides {
     pub init: Option<PathBuf>,
     /// `threads`
     pub threads: Option<usize>,
+    /// Lines of TOML in place of the recipe's own: `optimizer.qk_clip_tau = 30.0`.
+    pub set: Vec<String>,
 }
 
 fn one() -> usize {
@@ -146,7 +149,14 @@ impl Recipe {
     /// Reads and checks a text; `path` is for messages.
     pub fn parse(text: &str, path: &Path, overrides: Overrides) -> Result<Recipe, TrainError> {
         let wrong = |error| TrainError::Recipe { path: path.to_owned(), error: Box::new(error) };
-        let mut recipe: Recipe = toml::from_str(text).map_err(wrong)?;
+        let mut recipe: Recipe = match overrides.set.as_slice() {
+            [] => toml::from_str(text).map_err(wrong)?,
+            lines => {
+                let mut table: Table = toml::from_str(text).map_err(wrong)?;
+                lines.iter().try_for_each(|line| set(&mut table, line))?;
+                table.try_into().map_err(wrong)?
+            }
+        };
         recipe.run = overrides.run.unwrap_or(recipe.run);
         recipe.init = overrides.init.or(recipe.init);
         recipe.threads = overrides.threads.unwrap_or(recipe.threads);
@@ -224,6 +234,23 @@ impl Recipe {
         within("balance.sequence_loss", self.balance.sequence_loss, 0.0, 100.0)?;
         within("checkpoint.every_minutes", self.checkpoint.every_minutes, 0.0, 1e6)?;
         within("init_std", self.init_std.unwrap_or(0.0), 0.0, 10.0)
+    }
+}
+
+/// Puts a line's values into a recipe.
+fn set(table: &mut Table, line: &str) -> Result<(), TrainError> {
+    let wrong = |error| TrainError::Set { line: line.to_owned(), error: Box::new(error) };
+    merge(table, toml::from_str(line).map_err(wrong)?);
+    Ok(())
+}
+
+/// Tables are joined key by key, everything else is replaced.
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
+            (_, value) => drop(into.insert(key, value)),
+        }
     }
 }
 

@@ -66,6 +66,26 @@ fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
     }
 }
 
+#[test]
+fn lines_change_a_recipe_key_by_key() {
+    let parse = |lines: &[&str]| {
+        let set = lines.iter().map(|line| (*line).to_owned()).collect();
+        Recipe::parse(GOOD, Path::new("r.toml"), Overrides { set, ..Overrides::default() })
+    };
+    let recipe = parse(&["optimizer.matrices=\"muon\"", "schedule.steps = 20", "optimizer.qk_clip_tau=5.0"]);
+    let recipe = recipe.unwrap();
+    assert_eq!((recipe.schedule.steps, recipe.schedule.warmup_steps), (20, 2));
+    assert_eq!(recipe.optimizer.qk_clip_tau, Some(5.0));
+    for (line, message) in [
+        ("optimizer.matrices=muon", "is not KEY=VALUE in TOML, where a text needs quotes"),
+        ("schedule.stepz=20", "unknown field `stepz`"),
+        ("schedule.steps=0", "`schedule.steps` is 0, expected 1 to"),
+    ] {
+        let error = parse(&[line]).unwrap_err().to_string();
+        assert!(error.contains(message), "{line}: {error}");
+    }
+}
+
 /// Fine-tuning: the model is that of the checkpoint to begin with, however its weights are stored.
 #[test]
 fn a_recipe_without_a_model_takes_that_of_its_init() {
@@ -81,7 +101,8 @@ fn a_recipe_without_a_model_takes_that_of_its_init() {
     let error = parse(Overrides::default()).unwrap_err().to_string();
     assert!(error.contains("is missing"), "{error}");
 
-    let given = Overrides { init: Some(model.clone()), run: Some("elsewhere".into()), threads: Some(3) };
+    let given =
+        Overrides { init: Some(model.clone()), run: Some("elsewhere".into()), threads: Some(3), set: vec![] };
     let found = parse(given).unwrap();
     assert_eq!(found.config_json(), whole.config_json());
     assert_eq!((found.init, found.run.to_str(), found.threads), (Some(model), Some("elsewhere"), 3));
