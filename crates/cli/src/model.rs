@@ -8,7 +8,7 @@ use clap::{Args, value_parser};
 use k2_chat::{Template, Tokenizer};
 use k2_engine::{Engine, EngineOptions};
 use k2_kernels::Pool;
-use k2_model::KimiK2;
+use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
 
 use crate::loading_bar::LoadingBar;
@@ -26,6 +26,9 @@ pub(crate) struct ModelArgs {
     /// Threads to compute with [default: one for each processor].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Compute in 32-bit floats with the weights widened, in place of integer products with quantised weights.
+    #[arg(long)]
+    exact: bool,
 }
 
 /// Where the tokenizer is, if it is not with the model.
@@ -51,6 +54,7 @@ pub(crate) struct Model {
     checkpoint: Checkpoint,
     threads: Option<u16>,
     context_tokens: usize,
+    precision: Precision,
 }
 
 impl ModelArgs {
@@ -59,7 +63,8 @@ impl ModelArgs {
         let bar = LoadingBar::new();
         let checkpoint = Checkpoint::open(&self.model, &mut |progress| bar.files(progress))?;
         let (threads, context_tokens) = (self.threads, self.context);
-        Ok(Model { path: self.model.clone(), checkpoint, threads, context_tokens })
+        let precision = if self.exact { Precision::Exact } else { Precision::Fast };
+        Ok(Model { path: self.model.clone(), checkpoint, threads, context_tokens, precision })
     }
 }
 
@@ -69,6 +74,7 @@ impl Model {
         let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
         let bar = LoadingBar::new();
         let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
+        let model = KimiK2 { precision: self.precision, ..model };
         Ok(Engine::start(model, EngineOptions { context_tokens: self.context_tokens, ..options })?)
     }
 

@@ -50,9 +50,6 @@ pub(crate) struct RunArgs {
     /// End the answer before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "prompt_ids")]
     stop: Vec<String>,
-    /// Compute in 32-bit floats with the weights widened. There is no faster path yet, so this is always so.
-    #[arg(long)]
-    exact: bool,
     /// Write the logits of all prompt positions: safetensors, tensor `logits` [tokens, vocabulary] F32.
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
@@ -63,7 +60,6 @@ pub(crate) struct RunArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
-    let _ = args.exact; // nothing to choose between yet
     let model = args.model.open()?;
     let mut output = Output::new(!args.json, args.text_output(&model)?);
     let engine = model.start(EngineOptions::default())?;

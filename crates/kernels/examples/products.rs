@@ -1,13 +1,16 @@
-//! How close `y = x Wᵀ` comes to the machine: bytes of weights per second for one row, operations per
-//! second for many, for every format, beside the read bandwidth and the multiply-add rate of this run.
+//! How close `y = x Wᵀ` comes to the machine, on the exact and on the fast path: bytes of weights per second for one
+//! row, operations per second for several, for every format, beside the read bandwidth of this run.
 //!
 //!     cargo run --release -p k2-kernels --example products [threads [format]]
+//!
+//! One thread is timed by the time it has a processor to itself, where the system tells (Linux): so a busy machine
+//! takes little from the figures.
 
 #![allow(clippy::expect_used)] // the shapes stand here
 
-use k2_kernels::matmul::matmul;
+use k2_kernels::matmul::{Product, products};
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
-use k2_kernels::{GgmlType, Matrix, Pool};
+use k2_kernels::{GgmlType, Inputs, Matrix, Pool, Precision};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -17,48 +20,89 @@ const SHAPE: (usize, usize) = (2048, 7168);
 /// Matrices are used in turn until they are larger than any cache.
 const WORKING_SET: usize = 400 << 20;
 
+/// Rows of activations, beside one.
+const ROWS: [usize; 4] = [4, 16, 128, 512];
+
 fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
     let pool = threads.map_or_else(Pool::for_this_machine, Pool::new);
-    let bandwidth = read_bandwidth(&pool);
+    println!("{} threads, {:?}", pool.threads(), k2_kernels::isa::isa());
     println!(
-        "{} threads, read bandwidth {:.1} GB/s, {:?}",
-        pool.threads(),
-        bandwidth / 1e9,
-        k2_kernels::isa::isa()
+        "{:15} {:>6} {:>6} {:>6}{}",
+        "",
+        "1 row",
+        "reads",
+        "share",
+        ROWS.map(|n| format!("{n:>8}")).concat()
     );
-    println!(
-        "{:8} {:>10} {:>8} {:>9} {:>9} {:>9}",
-        "format", "1 row", "share", "4 rows", "16 rows", "256 rows"
-    );
-    println!("{:8} {:>10} {:>8} {:>9} {:>9} {:>9}", "", "GB/s", "", "GOP/s", "GOP/s", "GOP/s");
+    println!("{:15} {:>6} {:>6} {:>6}{}", "", "GB/s", "GB/s", "", "   GOP/s".repeat(ROWS.len()));
     let wanted = std::env::args().nth(2);
     for (name, storage) in formats() {
         if wanted.as_deref().is_some_and(|wanted| wanted != name) {
             continue;
         }
         let matrices = matrices(storage);
-        let one = best_of(3, || run(&pool, &matrices, 1, WORKING_SET / matrices[0].stored_bytes()));
-        let bytes = matrices[0].stored_bytes() as f64 / one;
-        print!("{name:8} {:10.1} {:7.0}%", bytes / 1e9, bytes / bandwidth * 100.0);
-        for rows in [4, 16, 256] {
-            let seconds = best_of(3, || run(&pool, &matrices, rows, (256 / rows).clamp(2, 16)));
-            print!(" {:9.0}", 2.0 * (SHAPE.0 * SHAPE.1 * rows) as f64 / seconds / 1e9);
+        for precision in [Precision::Exact, Precision::Fast] {
+            print_row(&pool, name, precision, &matrices);
         }
-        println!();
     }
 }
 
-/// Seconds per product.
-fn run(pool: &Pool, matrices: &[Matrix], rows: usize, products: usize) -> f64 {
+/// Product and plain reading in turns, because neighbours on the machine move both.
+fn print_row(pool: &Pool, name: &str, precision: Precision, matrices: &[Matrix]) {
+    let count = WORKING_SET / matrices[0].stored_bytes();
+    let (mut one, mut reads) = (f64::INFINITY, 0f64);
+    for _ in 0..3 {
+        reads = reads.max(read_bandwidth(pool));
+        one = one.min(run(pool, precision, matrices, 1, count));
+    }
+    let bytes = matrices[0].stored_bytes() as f64 / one;
+    print!("{name:8} {precision:6?} {:6.1} {:6.1} {:5.0}%", bytes / 1e9, reads / 1e9, bytes / reads * 100.0);
+    for rows in ROWS {
+        let seconds = best_of(3, || run(pool, precision, matrices, rows, (64 / rows).clamp(1, 8)));
+        print!("{:8.0}", 2.0 * (SHAPE.0 * SHAPE.1 * rows) as f64 / seconds / 1e9);
+    }
+    println!();
+}
+
+/// Seconds per product, the preparation of the activations included.
+fn run(pool: &Pool, precision: Precision, matrices: &[Matrix], rows: usize, count: usize) -> f64 {
     let x: Vec<f32> = (0..rows * SHAPE.1).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
-    let mut y = vec![0.0; rows * SHAPE.0];
-    let start = Instant::now();
-    for i in 0..products {
-        matmul(pool, &matrices[i % matrices.len()], &x, &mut y);
+    let (mut y, mut inputs) = (vec![0.0; rows * SHAPE.0], Inputs::default());
+    let clock = Clock::start(pool);
+    for i in 0..count {
+        let w = &matrices[i % matrices.len()];
+        inputs.set(pool, precision, [w].into_iter(), 1, &x);
+        products(pool, &inputs, [Product::new(w, &mut y)]);
     }
     black_box(y);
-    start.elapsed().as_secs_f64() / products as f64
+    clock.seconds() / count as f64
+}
+
+/// Measures one stretch of work.
+struct Clock {
+    start: Instant,
+    on_processor: Option<f64>,
+}
+
+impl Clock {
+    fn start(pool: &Pool) -> Clock {
+        let on_processor = if pool.threads() == 1 { seconds_on_processor() } else { None };
+        Clock { start: Instant::now(), on_processor }
+    }
+
+    fn seconds(&self) -> f64 {
+        match (self.on_processor, seconds_on_processor()) {
+            (Some(before), Some(now)) => now - before,
+            _ => self.start.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+/// What this thread has used so far.
+fn seconds_on_processor() -> Option<f64> {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(schedstat.split_whitespace().next()?.parse::<f64>().ok()? * 1e-9)
 }
 
 fn best_of(times: usize, mut run: impl FnMut() -> f64) -> f64 {
@@ -69,12 +113,12 @@ fn best_of(times: usize, mut run: impl FnMut() -> f64) -> f64 {
 fn read_bandwidth(pool: &Pool) -> f64 {
     let words = vec![1u64; WORKING_SET / 8];
     let piece = words.len() / 256;
-    let seconds = best_of(5, || {
-        let start = Instant::now();
+    let seconds = best_of(1, || {
+        let clock = Clock::start(pool);
         pool.run(256, |task| {
             black_box(words[task * piece..][..piece].iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
         });
-        start.elapsed().as_secs_f64()
+        clock.seconds()
     });
     (piece * 256 * 8) as f64 / seconds
 }

@@ -10,6 +10,7 @@ mod k_quants;
 mod legacy;
 
 use crate::dtype::f16_to_f32;
+pub(crate) use codebook::{IQ4, half_of_e8m0};
 
 /// A block format of a GGUF tensor. F32, F16 and BF16 tensors are [`crate::Storage`] variants of
 /// their own.

@@ -87,7 +87,7 @@ fn choose(wanted: Option<&str>) -> Result<Isa, IsaError> {
 
 /// Defines `fn name(isa, args…)` that runs an `#[inline(always)]` body compiled for that instruction set.
 macro_rules! per_isa {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path) => {
         $(#[$meta])*
         $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]

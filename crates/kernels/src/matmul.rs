@@ -1,34 +1,191 @@
-//! `y = x Wᵀ` with the weights widened to f32 tile by tile: the exact path.
+//! Products of activations with weights in their stored format: `y = x Wᵀ`.
 //!
-//! One order of summation per output (see [`crate::dot`]) whatever the number of rows of `x`, so a
-//! token's numbers do not depend on its batch. A tile of 16 weight rows and [`TILE`] columns is widened
-//! once into the first-level cache and multiplied with up to 64 rows of `x`.
+//! One order of summation per output whatever the number of rows of `x`, so a token's numbers do not depend
+//! on its batch. Of floats (here), the order of [`crate::dot`]: a tile of 16 weight rows and [`TILE`] columns is
+//! widened once into the first-level cache and multiplied with up to 64 rows of `x`. Of integer codes, on the
+//! fast path, that of [`crate::quantized`].
 
 use std::ops::Range;
 
-use crate::dot::{Aligned, LANES, Sum, accumulate, add_scaled, floats, total};
+use crate::dot::{Aligned, LANES, Sum, accumulate, add_scaled, total};
+use crate::inputs::{Form, Inputs, Precision};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{Matrix, TILE};
 use crate::pool::{Disjoint, Pool};
+use crate::quantized;
+
+/// Weight rows of a block of outputs.
+pub(crate) const ROWS: usize = quantized::MOST_ROWS;
 
 /// Weight rows widened together.
-const ROWS: usize = 16;
+const TILE_ROWS: usize = 16;
 
-/// Rows of `x` that share a widened tile.
-const TOKENS: usize = 64;
+/// So many rows of `x` have room for sums of their own: clearing that for all is felt with one.
+const FEW: usize = 4;
+
+/// Rows of `x` of a block of outputs.
+pub(crate) const TOKENS: usize = quantized::MOST_TOKENS;
+
+/// Outputs of a block, `[t][r]`.
+pub(crate) type Outputs = [f32; ROWS * TOKENS];
 
 /// Multiplications worth a task of their own.
-const TASK: usize = 1 << 16;
+const TASK: usize = 1 << 18;
 
-/// `y[t, n] = Σ_k x[t, k] w[n, k]`: `x` is `[T, w.cols()]`, `y` `[T, w.rows()]`.
+/// Tasks for each thread, so that none waits long for the others at the end.
+const TASKS_PER_THREAD: usize = 8;
+
+/// One matrix and where its products go.
+pub struct Product<'a> {
+    /// Groups of rows, one for each segment of the inputs.
+    pub w: &'a Matrix,
+    /// The rows that are used of each group.
+    pub rows: Range<usize>,
+    /// `[T, segments, rows.len()]`.
+    pub y: &'a mut [f32],
+}
+
+impl<'a> Product<'a> {
+    /// All rows of a matrix, for inputs of one segment.
+    pub fn new(w: &'a Matrix, y: &'a mut [f32]) -> Product<'a> {
+        Product { w, rows: 0..w.rows(), y }
+    }
+}
+
+/// `y[t, h, n] = Σ_k x[t, h, k] w[h, n, k]` for each product, all sharing their inputs. All segments of the inputs
+/// have the same number of rows.
+pub fn products<const N: usize>(pool: &Pool, inputs: &Inputs, products: [Product<'_>; N]) {
+    let (heads, tokens) = (inputs.segments(), inputs.rows(0));
+    let mut tasks = 0;
+    let work: usize = products.iter().map(|product| product.rows.len() * heads).sum();
+    let plans = products.map(|Product { w, rows, y }| {
+        assert!(rows.end <= w.rows() / heads, "rows {rows:?} of {}", w.rows() / heads);
+        assert_eq!(y.len(), tokens * heads * rows.len(), "outputs of a product");
+        let step = rows_per_task(pool, inputs.cols(0) * tokens, work);
+        let first_task = tasks;
+        tasks += heads * rows.len().div_ceil(step);
+        Plan { w, rows, y: Disjoint::new(y), step, first_task }
+    });
+    let isa = isa();
+    pool.run(tasks, |task| {
+        let plan = plans.iter().rev().find(|plan| plan.first_task <= task);
+        plan.into_iter().for_each(|plan| plan.run(isa, inputs, task - plan.first_task));
+    });
+}
+
+/// A product cut into tasks.
+struct Plan<'a> {
+    w: &'a Matrix,
+    rows: Range<usize>,
+    y: Disjoint<f32>,
+    step: usize,
+    first_task: usize,
+}
+
+impl Plan<'_> {
+    fn run(&self, isa: Isa, inputs: &Inputs, task: usize) {
+        let (n, heads) = (self.rows.len(), inputs.segments());
+        let tasks = n.div_ceil(self.step);
+        let (head, first) = (task / tasks, task % tasks * self.step);
+        let last = n.min(first + self.step);
+        let group = head * (self.w.rows() / heads) + self.rows.start;
+        let mut sums = [0.0; ROWS * TOKENS];
+        for block in output_blocks(inputs, self.w, head, group + first..group + last) {
+            block_product(isa, self.w, &block, inputs, head, &mut sums);
+            for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
+                let at = ((block.token + t) * heads + head) * n + block.row - group;
+                // SAFETY: each (token, head, row) is written by one task; `run` ends before `y` does.
+                unsafe { self.y.slice(at, block.rows) }.copy_from_slice(&sums[..block.rows]);
+            }
+        }
+    }
+}
+
+/// A block of outputs: some rows of the weights, some tokens of a segment.
+pub(crate) struct OutputBlock {
+    pub(crate) row: usize,
+    pub(crate) rows: usize,
+    pub(crate) token: usize,
+    pub(crate) tokens: usize,
+}
+
+/// Some rows of a matrix against all tokens of a segment, block by block.
+pub(crate) fn output_blocks(
+    inputs: &Inputs,
+    w: &Matrix,
+    segment: usize,
+    rows: Range<usize>,
+) -> impl Iterator<Item = OutputBlock> {
+    let (tokens, together) = (inputs.rows(segment), tokens_together(inputs.form(w, segment)));
+    (0..tokens).step_by(together).flat_map(move |token| {
+        let tokens = together.min(tokens - token);
+        let end = rows.end;
+        rows.clone().step_by(ROWS).map(move |row| OutputBlock {
+            row,
+            rows: ROWS.min(end - row),
+            token,
+            tokens,
+        })
+    })
+}
+
+/// As many as keep their inputs in the second-level cache: floats are four times as long.
+fn tokens_together(form: Form) -> usize {
+    match form {
+        Form::Floats => TOKENS,
+        Form::Codes(_) => TOKENS / 2,
+    }
+}
+
+/// `sums[t * ROWS + r]`.
+pub(crate) fn block_product(
+    isa: Isa,
+    w: &Matrix,
+    block: &OutputBlock,
+    inputs: &Inputs,
+    segment: usize,
+    sums: &mut Outputs,
+) {
+    let OutputBlock { row, rows, token, tokens } = *block;
+    match inputs.form(w, segment) {
+        Form::Floats => {
+            let (x, stride) = (inputs.tiles(segment, token), inputs.rows(segment) * TILE);
+            for first in (0..rows).step_by(TILE_ROWS) {
+                let rows = TILE_ROWS.min(rows - first);
+                let piece = Piece { w, row: row + first, rows, first: 0, len: w.cols(), tokens };
+                match tokens {
+                    ..=FEW => few_tokens(isa, &piece, x, stride, &mut sums[first..]),
+                    _ => many_tokens(isa, &piece, x, stride, &mut sums[first..]),
+                }
+            }
+        }
+        Form::Codes(order) => {
+            let (x, stride) = (inputs.blocks(order, segment, token), inputs.rows(segment));
+            quantized::product(isa, &quantized::Piece { w, row, rows, x, stride, tokens }, sums);
+        }
+    }
+}
+
+/// Rows worth a task, `rows` being those of all products together.
+pub(crate) fn rows_per_task(pool: &Pool, multiplications_per_row: usize, rows: usize) -> usize {
+    let by_work = TASK / multiplications_per_row.max(1);
+    let by_threads = rows / (pool.threads() * TASKS_PER_THREAD);
+    // Many tokens: rows enough to use the tokens' inputs several times while they are in the cache.
+    let least = if by_work < ROWS { 4 * ROWS } else { ROWS };
+    by_work.min(by_threads).next_multiple_of(ROWS).max(least.min(by_threads.next_multiple_of(ROWS))).max(ROWS)
+}
+
+/// One product on the exact path: `x` is `[T, w.cols()]`, `y` `[T, w.rows()]`.
 pub fn matmul(pool: &Pool, w: &Matrix, x: &[f32], y: &mut [f32]) {
     matmul_heads(pool, w, 1, 0..w.rows(), x, y);
 }
 
-/// One product per head. `w` holds `heads` groups of rows; of each group the rows `rows` are used.
-/// `x` is `[T, heads, w.cols()]`, `y` is `[T, heads, rows.len()]`.
+/// One product per head on the exact path. `w` holds `heads` groups of rows; of each group the rows `rows` are
+/// used. `x` is `[T, heads, w.cols()]`, `y` is `[T, heads, rows.len()]`.
 pub fn matmul_heads(pool: &Pool, w: &Matrix, heads: usize, rows: Range<usize>, x: &[f32], y: &mut [f32]) {
-    matmul_heads_with(isa(), pool, w, heads, rows, x, y);
+    let mut inputs = Inputs::default();
+    inputs.set(pool, Precision::Exact, [w].into_iter(), heads, x);
+    products(pool, &inputs, [Product { w, rows, y }]);
 }
 
 /// The transpose of [`matmul_heads`]: `y[t, h, k] = Σ_n x[t, h, n] w[h, rows.start + n, k]`, the sum in
@@ -63,49 +220,6 @@ pub fn matmul_heads_transposed(
     });
 }
 
-/// [`matmul_heads`] on a chosen instruction set.
-pub fn matmul_heads_with(
-    isa: Isa,
-    pool: &Pool,
-    w: &Matrix,
-    heads: usize,
-    rows: Range<usize>,
-    x: &[f32],
-    y: &mut [f32],
-) {
-    let (n, k, group) = (rows.len(), w.cols(), w.rows() / heads);
-    let tokens = x.len() / (heads * k);
-    assert!(rows.end <= group, "rows {rows:?} of {group}");
-    assert_eq!((x.len(), y.len()), (tokens * heads * k, tokens * heads * n), "shapes of a product");
-    let x = Tiles::new(x, heads, k);
-    let (step, out) = (rows_per_task(k * tokens), Disjoint::new(y));
-    let tasks = n.div_ceil(step);
-    pool.run(heads * tasks, |task| {
-        let (head, first) = (task / tasks, task % tasks * step);
-        let last = n.min(first + step);
-        for (row, block) in
-            (first..last).step_by(ROWS).flat_map(|r| (0..tokens).step_by(TOKENS).map(move |t| (r, t)))
-        {
-            let (rows_here, tokens_here) = (ROWS.min(last - row), TOKENS.min(tokens - block));
-            let mut sums = [0.0; ROWS * TOKENS];
-            let piece = Piece {
-                w,
-                row: head * group + rows.start + row,
-                rows: rows_here,
-                first: 0,
-                len: k,
-                tokens: tokens_here,
-            };
-            product_piece(isa, &piece, x.of(head, block), x.tile_len(), &mut sums);
-            for t in 0..tokens_here {
-                // SAFETY: each (token, head, row) is written by one task; `run` ends before `y` does.
-                unsafe { out.slice(((block + t) * heads + head) * n + row, rows_here) }
-                    .copy_from_slice(&sums[t * ROWS..t * ROWS + rows_here]);
-            }
-        }
-    });
-}
-
 /// A part of a product: some rows and columns of the weights against some tokens.
 struct Piece<'a> {
     w: &'a Matrix,
@@ -117,8 +231,13 @@ struct Piece<'a> {
 }
 
 per_isa! {
-    /// `out[t * ROWS + r]` for up to [`ROWS`] rows and [`TOKENS`] tokens.
-    fn product_piece(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32; ROWS * TOKENS]) = product_body
+    /// `out[t * ROWS + r]` for up to [`TILE_ROWS`] rows and [`FEW`] tokens.
+    fn few_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<FEW>
+}
+
+per_isa! {
+    /// `out[t * ROWS + r]` for up to [`TILE_ROWS`] rows and [`TOKENS`] tokens.
+    fn many_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS>
 }
 
 per_isa! {
@@ -127,10 +246,10 @@ per_isa! {
 }
 
 #[inline(always)]
-fn product_body(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32; ROWS * TOKENS]) {
-    let mut sums = Aligned([[[0.0; LANES]; ROWS]; TOKENS]);
+fn product_body<const MOST: usize>(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) {
+    let mut sums = Aligned([[[0.0; LANES]; TILE_ROWS]; MOST]);
     let sums = &mut sums.0;
-    let mut tile = Aligned([0.0; ROWS * TILE]);
+    let mut tile = Aligned([0.0; TILE_ROWS * TILE]);
     let tile = &mut tile.0;
     for first in (0..piece.len).step_by(TILE) {
         let len = TILE.min(piece.len - first);
@@ -150,7 +269,7 @@ fn product_body(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32; ROW
             t += 1;
         }
     }
-    for (out, sums) in out.chunks_exact_mut(ROWS).zip(sums.iter()).take(piece.tokens) {
+    for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter()).take(piece.tokens) {
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = total(*sum);
         }
@@ -159,8 +278,8 @@ fn product_body(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32; ROW
 
 /// All rows of a tile against `T` tokens, four rows at a time.
 #[inline(always)]
-fn block<const T: usize>(sums: &mut [[Sum; ROWS]], tile: &[f32], x: &[f32], len: usize) {
-    for r in (0..ROWS).step_by(4) {
+fn block<const T: usize>(sums: &mut [[Sum; TILE_ROWS]], tile: &[f32], x: &[f32], len: usize) {
+    for r in (0..TILE_ROWS).step_by(4) {
         let mut four: [[Sum; 4]; T] = std::array::from_fn(|t| std::array::from_fn(|i| sums[t][r + i]));
         accumulate(&mut four, x, TILE, &tile[r * TILE..], TILE, len);
         for t in 0..T {
@@ -179,42 +298,4 @@ fn transposed_body(piece: &Piece<'_>, x: &[f32], x_stride: usize, sums: &mut [f3
             add_scaled(sums, x[t * x_stride + n], row);
         }
     }
-}
-
-/// `x` cut into tiles of columns, the rows of a tile one after the other: rows a power of two apart would
-/// all fall into the same few sets of the cache. The last tile is padded with zeros.
-struct Tiles {
-    lanes: Vec<Aligned<Sum>>,
-    tokens: usize,
-    tiles: usize,
-}
-
-impl Tiles {
-    fn new(x: &[f32], heads: usize, k: usize) -> Tiles {
-        let (tokens, tiles) = (x.len() / (heads * k), k.div_ceil(TILE));
-        let mut lanes = vec![Aligned([0.0; LANES]); heads * tokens * tiles * TILE / LANES];
-        for (i, row) in x.chunks_exact(k).enumerate() {
-            let (token, head) = (i / heads, i % heads);
-            for (tile, piece) in row.chunks(TILE).enumerate() {
-                let at = ((head * tiles + tile) * tokens + token) * TILE / LANES;
-                for (lanes, piece) in lanes[at..].iter_mut().zip(piece.chunks(LANES)) {
-                    lanes.0[..piece.len()].copy_from_slice(piece);
-                }
-            }
-        }
-        Tiles { lanes, tokens, tiles }
-    }
-
-    /// The first tile of a head, from a token on; the next tile begins [`Tiles::tile_len`] later.
-    fn of(&self, head: usize, token: usize) -> &[f32] {
-        &floats(&self.lanes)[(head * self.tiles * self.tokens + token) * TILE..]
-    }
-
-    fn tile_len(&self) -> usize {
-        self.tokens * TILE
-    }
-}
-
-fn rows_per_task(multiplications_per_row: usize) -> usize {
-    (TASK / multiplications_per_row.max(1)).next_multiple_of(ROWS).max(ROWS)
 }

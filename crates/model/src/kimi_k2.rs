@@ -1,9 +1,9 @@
 //! The whole model: embedding, layers, final norm, head.
 
-use k2_kernels::matmul::matmul;
+use k2_kernels::matmul::{Product, products};
 use k2_kernels::matrix::TILE;
 use k2_kernels::rmsnorm::rmsnorm;
-use k2_kernels::{Matrix, Pool};
+use k2_kernels::{Matrix, Pool, Precision};
 
 use crate::batch::{Batch, BatchError, Chunk};
 use crate::config::Config;
@@ -28,6 +28,8 @@ pub struct KimiK2 {
     pub norm: Vec<f32>,
     /// `[vocab_size, hidden]`.
     pub lm_head: Matrix,
+    /// How products are computed; fast, unless set otherwise.
+    pub precision: Precision,
     /// How attention is computed.
     pub attention_form: AttentionForm,
     /// The threads.
@@ -61,6 +63,7 @@ impl KimiK2 {
                 layer,
                 softmax_scale: self.rope.softmax_scale,
                 form: self.attention_form,
+                precision: self.precision,
             };
             weights.forward(&step, cache, scratch, trace.as_deref_mut());
         }
@@ -89,7 +92,8 @@ impl KimiK2 {
         }
         let logits = sized(&mut scratch.logits, rows.len() * self.config.vocab_size);
         if !rows.is_empty() {
-            matmul(&self.pool, &self.lm_head, normed, logits);
+            scratch.head_inputs.set(&self.pool, self.precision, [&self.lm_head].into_iter(), 1, normed);
+            products(&self.pool, &scratch.head_inputs, [Product::new(&self.lm_head, logits)]);
         }
         if let Some(trace) = trace {
             trace.final_hidden = normed.to_vec();

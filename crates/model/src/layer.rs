@@ -50,8 +50,8 @@ impl Layer {
         }
         rmsnorm(x, &self.post_attention_layernorm, c.rms_norm_eps, normed);
         match &self.mlp {
-            FeedForward::Dense(mlp) => mlp.forward(step.pool, normed, &mut scratch.mlp, out),
-            FeedForward::Moe(moe) => moe.forward(step.pool, c.hidden_size, normed, &mut scratch.moe, out),
+            FeedForward::Dense(mlp) => mlp.forward(step.pool, step.precision, normed, &mut scratch.mlp, out),
+            FeedForward::Moe(moe) => moe.forward(step.pool, step.precision, normed, &mut scratch.moe, out),
         }
         add(x, out);
         if let Some(trace) = trace {

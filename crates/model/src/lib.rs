@@ -19,6 +19,8 @@ pub mod scratch;
 pub mod synthetic;
 pub mod trace;
 
+pub use k2_kernels::Precision;
+
 pub use batch::{BatchError, Chunk, LogitRows};
 pub use config::{Config, ConfigError, Yarn};
 pub use kimi_k2::KimiK2;

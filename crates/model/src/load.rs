@@ -3,7 +3,7 @@
 //! Nothing is copied but norms and biases: matrices stay where the checkpoint mapped them, in the format
 //! that it has. A layer behind the last one (the multi-token prediction of DeepSeek-V3) is left alone.
 
-use k2_kernels::{Matrix, Pool};
+use k2_kernels::{Matrix, Pool, Precision};
 use k2_weights::{Checkpoint, WeightsError};
 
 use crate::config::{Config, ConfigError};
@@ -70,7 +70,8 @@ impl KimiK2 {
             .collect::<Result<Vec<Layer>, WeightsError>>()?;
         progress(config.num_hidden_layers, config.num_hidden_layers);
         let (rope, attention_form) = (Rope::new(&config), AttentionForm::default());
-        Ok(KimiK2 { rope, embed_tokens, layers, norm, lm_head, attention_form, pool, config })
+        let precision = Precision::default();
+        Ok(KimiK2 { rope, embed_tokens, layers, norm, lm_head, precision, attention_form, pool, config })
     }
 }
 

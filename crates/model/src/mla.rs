@@ -6,10 +6,10 @@
 //! formula reads, and is the oracle of the first. Either one gives a token the same bits in any batch.
 
 use k2_kernels::attention::{Pages, attend};
-use k2_kernels::matmul::{matmul, matmul_heads, matmul_heads_transposed};
+use k2_kernels::matmul::{Product, matmul_heads, matmul_heads_transposed, products};
 use k2_kernels::pool::SharedRows;
 use k2_kernels::rmsnorm::rmsnorm;
-use k2_kernels::{Matrix, Pool};
+use k2_kernels::{Inputs, Matrix, Pool, Precision};
 
 use crate::batch::{Batch, Chunk};
 use crate::config::Config;
@@ -84,6 +84,7 @@ pub enum KeyValueProjection {
 /// Intermediate rows of attention.
 #[derive(Default)]
 pub struct MlaScratch {
+    inputs: Inputs,
     q_a: Vec<f32>,
     q_a_normed: Vec<f32>,
     q: Vec<f32>,
@@ -104,6 +105,7 @@ pub(crate) struct Step<'a> {
     pub layer: usize,
     pub softmax_scale: f32,
     pub form: AttentionForm,
+    pub precision: Precision,
 }
 
 impl Mla {
@@ -116,20 +118,38 @@ impl Mla {
         scratch: &mut MlaScratch,
         out: &mut [f32],
     ) {
-        self.write_latents(step, x, cache, scratch);
-        self.queries(step, x, scratch);
+        self.project(step, x, scratch);
+        self.write_latents(step, cache, scratch);
+        self.queries(step, scratch);
         match step.form {
             AttentionForm::Absorbed => self.attend_absorbed(step, cache, scratch),
             AttentionForm::Naive => self.attend_naive(step, cache, scratch),
         }
-        matmul(step.pool, &self.o_proj, &scratch.heads_out, out);
+        let MlaScratch { inputs, heads_out, .. } = scratch;
+        inputs.set(step.pool, step.precision, [&self.o_proj].into_iter(), 1, heads_out);
+        products(step.pool, inputs, [Product::new(&self.o_proj, out)]);
+    }
+
+    /// `scratch.kv_a`, and `scratch.q_a` or, without a low rank, `scratch.q`.
+    fn project(&self, step: &Step<'_>, x: &[f32], scratch: &mut MlaScratch) {
+        let (rows, c) = (step.batch.rows(), step.config);
+        let MlaScratch { inputs, kv_a, q_a, q, .. } = scratch;
+        let (first_q, q) = match &self.q {
+            QueryProjection::Direct { q_proj } => {
+                q.resize(rows * c.num_attention_heads * c.qk_head_dim(), 0.0);
+                (q_proj, &mut q[..])
+            }
+            QueryProjection::LowRank { q_a_proj, .. } => (q_a_proj, sized(q_a, rows * q_a_proj.rows())),
+        };
+        let (kv_a, kv_a_proj) = (sized(kv_a, rows * c.latent_width()), &self.kv_a_proj_with_mqa);
+        inputs.set(step.pool, step.precision, [kv_a_proj, first_q].into_iter(), 1, x);
+        products(step.pool, inputs, [Product::new(kv_a_proj, kv_a), Product::new(first_q, q)]);
     }
 
     /// `[latent | rotated key | padding]` of each row goes to its place in the cache.
-    fn write_latents(&self, step: &Step<'_>, x: &[f32], cache: &mut KvCache, scratch: &mut MlaScratch) {
+    fn write_latents(&self, step: &Step<'_>, cache: &mut KvCache, scratch: &mut MlaScratch) {
         let (latent, width) = (step.config.kv_lora_rank, step.config.latent_width());
         let kv_a = sized(&mut scratch.kv_a, step.batch.rows() * width);
-        matmul(step.pool, &self.kv_a_proj_with_mqa, x, kv_a);
         for (row, (kv_a, (chunk, position))) in
             kv_a.chunks_exact_mut(width).zip(step.batch.positions()).enumerate()
         {
@@ -142,19 +162,17 @@ impl Mla {
     }
 
     /// `scratch.q`: `[T, heads, qk_nope_head_dim + qk_rope_head_dim]`, the rope part rotated.
-    fn queries(&self, step: &Step<'_>, x: &[f32], scratch: &mut MlaScratch) {
+    fn queries(&self, step: &Step<'_>, scratch: &mut MlaScratch) {
         let (rows, c) = (step.batch.rows(), step.config);
         let per_row = c.num_attention_heads * c.qk_head_dim();
-        scratch.q.resize(rows * per_row, 0.0);
-        match &self.q {
-            QueryProjection::Direct { q_proj } => matmul(step.pool, q_proj, x, &mut scratch.q),
-            QueryProjection::LowRank { q_a_proj, q_a_layernorm, q_b_proj } => {
-                let q_a = sized(&mut scratch.q_a, rows * q_a_proj.rows());
-                let normed = sized(&mut scratch.q_a_normed, rows * q_a_proj.rows());
-                matmul(step.pool, q_a_proj, x, q_a);
-                rmsnorm(q_a, q_a_layernorm, LATENT_NORM_EPS, normed);
-                matmul(step.pool, q_b_proj, normed, &mut scratch.q);
-            }
+        if let QueryProjection::LowRank { q_a_proj, q_a_layernorm, q_b_proj } = &self.q {
+            let MlaScratch { inputs, q_a, q_a_normed, q, .. } = scratch;
+            let q_a = sized(q_a, rows * q_a_proj.rows());
+            let normed = sized(q_a_normed, rows * q_a_proj.rows());
+            rmsnorm(q_a, q_a_layernorm, LATENT_NORM_EPS, normed);
+            q.resize(rows * per_row, 0.0);
+            inputs.set(step.pool, step.precision, [q_b_proj].into_iter(), 1, normed);
+            products(step.pool, inputs, [Product::new(q_b_proj, q)]);
         }
         for (row, heads) in scratch.q.chunks_exact_mut(per_row).enumerate() {
             for head in heads.chunks_exact_mut(c.qk_head_dim()) {
@@ -189,6 +207,7 @@ impl Mla {
     fn absorb_queries(&self, step: &Step<'_>, width: usize, scratch: &mut MlaScratch) {
         let (rows, c) = (step.batch.rows(), step.config);
         let (heads, nope, latent) = (c.num_attention_heads, c.qk_nope_head_dim, c.kv_lora_rank);
+        let inputs = &mut scratch.inputs;
         let q_nope = sized(&mut scratch.q_nope, rows * heads * nope);
         for (to, from) in q_nope.chunks_exact_mut(nope).zip(scratch.q.chunks_exact(c.qk_head_dim())) {
             to.copy_from_slice(&from[..nope]);
@@ -199,7 +218,8 @@ impl Mla {
                 matmul_heads_transposed(step.pool, kv_b_proj, heads, 0..nope, q_nope, q_latent);
             }
             KeyValueProjection::Split { k_b_proj, .. } => {
-                matmul_heads(step.pool, k_b_proj, heads, 0..latent, q_nope, q_latent);
+                inputs.set(step.pool, step.precision, [k_b_proj].into_iter(), heads, q_nope);
+                products(step.pool, inputs, [Product { w: k_b_proj, rows: 0..latent, y: q_latent }]);
             }
         }
         let query = sized(&mut scratch.query, rows * heads * width);
@@ -216,15 +236,13 @@ impl Mla {
         let c = step.config;
         let (heads, nope, v) = (c.num_attention_heads, c.qk_nope_head_dim, c.v_head_dim);
         scratch.heads_out.resize(step.batch.rows() * heads * v, 0.0);
-        let (attended, out) = (&scratch.attended, &mut scratch.heads_out);
-        match &self.kv_b {
-            KeyValueProjection::Joint { kv_b_proj } => {
-                matmul_heads(step.pool, kv_b_proj, heads, nope..nope + v, attended, out);
-            }
-            KeyValueProjection::Split { v_b_proj, .. } => {
-                matmul_heads(step.pool, v_b_proj, heads, 0..v, attended, out);
-            }
-        }
+        let (w, rows) = match &self.kv_b {
+            KeyValueProjection::Joint { kv_b_proj } => (kv_b_proj, nope..nope + v),
+            KeyValueProjection::Split { v_b_proj, .. } => (v_b_proj, 0..v),
+        };
+        let MlaScratch { inputs, attended, heads_out, .. } = scratch;
+        inputs.set(step.pool, step.precision, [w].into_iter(), heads, attended);
+        products(step.pool, inputs, [Product { w, rows, y: heads_out }]);
     }
 
     fn attend_naive(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {

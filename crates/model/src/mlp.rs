@@ -2,11 +2,8 @@
 //!
 //! Dense layers, routed experts and shared experts all have this form.
 
-use k2_kernels::exp::silu_mul;
-use k2_kernels::matmul::matmul;
-use k2_kernels::{Matrix, Pool};
-
-use crate::scratch::sized;
+use k2_kernels::swiglu::{Expert, Share, swiglu};
+use k2_kernels::{Inputs, Matrix, Pool, Precision};
 
 /// `gate_proj` and `up_proj` are `[intermediate, hidden]`, `down_proj` is `[hidden, intermediate]`.
 pub struct Mlp {
@@ -18,22 +15,38 @@ pub struct Mlp {
     pub down_proj: Matrix,
 }
 
-/// Intermediate rows of an MLP.
+/// Intermediate rows of MLPs.
 #[derive(Default)]
 pub struct MlpScratch {
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    /// Rows as they come in.
+    pub(crate) inputs: Inputs,
+    /// Between `up_proj` and `down_proj`.
+    pub(crate) hidden: Inputs,
 }
 
 impl Mlp {
     /// `out = down_proj(silu(gate_proj x) * up_proj x)`; `x` and `out` are `[T, hidden]`.
-    pub fn forward(&self, pool: &Pool, x: &[f32], scratch: &mut MlpScratch, out: &mut [f32]) {
-        let tokens = x.len() / self.gate_proj.cols();
-        let gate = sized(&mut scratch.gate, tokens * self.gate_proj.rows());
-        let up = sized(&mut scratch.up, tokens * self.up_proj.rows());
-        matmul(pool, &self.gate_proj, x, gate);
-        matmul(pool, &self.up_proj, x, up);
-        silu_mul(gate, up);
-        matmul(pool, &self.down_proj, gate, out);
+    pub fn forward(
+        &self,
+        pool: &Pool,
+        precision: Precision,
+        x: &[f32],
+        scratch: &mut MlpScratch,
+        out: &mut [f32],
+    ) {
+        scratch.inputs.set(pool, precision, self.first_weights(), 1, x);
+        let this = |_| self.expert(0, Share::Whole);
+        swiglu(pool, 1, this, &scratch.inputs, &mut scratch.hidden, out);
+    }
+
+    /// What multiplies its input.
+    pub(crate) fn first_weights(&self) -> impl Iterator<Item = &Matrix> + Clone {
+        [&self.gate_proj, &self.up_proj].into_iter()
+    }
+
+    /// As one of several, for the tokens of a segment.
+    pub(crate) fn expert<'a>(&'a self, segment: usize, share: Share<'a>) -> Expert<'a> {
+        let Mlp { gate_proj, up_proj, down_proj } = self;
+        Expert { gate_proj, up_proj, down_proj, segment, share }
     }
 }

@@ -6,9 +6,9 @@
 //! counting as the sum of its two best.
 
 use k2_kernels::exp::sigmoid;
-use k2_kernels::matmul::matmul;
+use k2_kernels::matmul::{Product, products};
 use k2_kernels::topk::top_k;
-use k2_kernels::{Matrix, Pool};
+use k2_kernels::{Inputs, Matrix, Pool, Precision};
 
 use crate::config::Config;
 
@@ -39,6 +39,7 @@ pub struct Routing {
     pub experts: Vec<u32>,
     /// `[T, num_experts_per_tok]`, in the order of `experts`.
     pub weights: Vec<f32>,
+    inputs: Inputs,
     choice: Vec<f32>,
     chosen: Vec<u32>,
 }
@@ -57,12 +58,13 @@ impl Router {
         }
     }
 
-    /// Routes each row of `x` (`[T, hidden]`).
+    /// Routes each row of `x` (`[T, hidden]`). Always exact: a choice of experts has no small errors.
     pub fn route(&self, pool: &Pool, x: &[f32], routing: &mut Routing) {
         let experts = self.gate.rows();
         let tokens = x.len() / self.gate.cols();
         routing.logits.resize(tokens * experts, 0.0);
-        matmul(pool, &self.gate, x, &mut routing.logits);
+        routing.inputs.set(pool, Precision::Exact, [&self.gate].into_iter(), 1, x);
+        products(pool, &routing.inputs, [Product::new(&self.gate, &mut routing.logits)]);
         routing.experts.clear();
         routing.weights.clear();
         for token in 0..tokens {

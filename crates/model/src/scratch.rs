@@ -1,5 +1,7 @@
 //! Buffers of a forward pass, kept from one step to the next.
 
+use k2_kernels::Inputs;
+
 use crate::mla::MlaScratch;
 use crate::mlp::MlpScratch;
 use crate::moe::MoeScratch;
@@ -18,6 +20,7 @@ pub struct Scratch {
     pub(crate) mla: MlaScratch,
     pub(crate) mlp: MlpScratch,
     pub(crate) moe: MoeScratch,
+    pub(crate) head_inputs: Inputs,
     pub(crate) logits: Vec<f32>,
 }
 

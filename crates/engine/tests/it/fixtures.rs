@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k2_engine::{Engine, EngineOptions, Event, Events, FinishReason, Request, Sampling, Timings, Usage};
 use k2_kernels::Pool;
-use k2_model::KimiK2;
+use k2_model::{KimiK2, Precision};
 use k2_weights::{Checkpoint, safetensors};
 
 /// Every folder that holds a config and expected outputs.
@@ -41,9 +41,11 @@ pub(crate) fn start(folder: &Path, options: EngineOptions) -> Engine {
     Engine::start(load(folder), options).unwrap()
 }
 
+/// On the exact path, which the expected tokens are of.
 pub(crate) fn load(folder: &Path) -> KimiK2 {
     let checkpoint = Checkpoint::open(folder, &mut |_| ()).unwrap();
-    KimiK2::load(&checkpoint, Pool::new(2), &mut |_, _| ()).unwrap()
+    let model = KimiK2::load(&checkpoint, Pool::new(2), &mut |_, _| ()).unwrap();
+    KimiK2 { precision: Precision::Exact, ..model }
 }
 
 /// An I64 tensor of `expected.safetensors`.

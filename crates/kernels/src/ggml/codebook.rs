@@ -5,9 +5,7 @@
 use super::{field, half};
 
 /// ggml's `kvalues_iq4nl`.
-const IQ4: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-];
+pub(crate) const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Scale, 16 bytes of codes.
 #[inline(always)]
@@ -47,16 +45,16 @@ fn e2m1_doubled(code: u8) -> f32 {
 }
 
 #[inline(always)]
-fn look_up(values: &[f32; 16], scale: f32, codes: &[u8; 16], out: &mut [f32; 32]) {
+fn look_up(values: &[i8; 16], scale: f32, codes: &[u8; 16], out: &mut [f32; 32]) {
     for i in 0..16 {
-        out[i] = scale * values[usize::from(codes[i] & 15)];
-        out[i + 16] = scale * values[usize::from(codes[i] >> 4)];
+        out[i] = scale * f32::from(values[usize::from(codes[i] & 15)]);
+        out[i + 16] = scale * f32::from(values[usize::from(codes[i] >> 4)]);
     }
 }
 
 /// 2^(bits - 128): half the scale, for the doubled numbers. As in ggml, 255 is not NaN here.
 #[inline(always)]
-fn half_of_e8m0(bits: u8) -> f32 {
+pub(crate) fn half_of_e8m0(bits: u8) -> f32 {
     f32::from_bits(match bits {
         0 | 1 => 0x0020_0000 << bits, // subnormal
         _ => (u32::from(bits) - 1) << 23,

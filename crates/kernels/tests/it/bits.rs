@@ -1,10 +1,11 @@
 //! The same bits for a token whoever shares its batch, whatever the threads, however the rows were cut.
 
 use k2_kernels::matmul::{matmul, matmul_heads, matmul_heads_transposed};
-use k2_kernels::{Matrix, Pool};
+use k2_kernels::{Matrix, Pool, Precision};
 use proptest::{prelude::*, sample::select};
 use std::thread;
 
+use crate::fast::product as fast;
 use crate::matrices::Format;
 use crate::random::Random;
 
@@ -13,8 +14,8 @@ type Product = fn(&Pool, &Matrix, &[f32]) -> Vec<f32>;
 /// How many heads the rows of a matrix are in these tests.
 const HEADS: usize = 2;
 
-/// The three products, and what one token of their inputs measures.
-fn products(w: &Matrix) -> [(&'static str, usize, Product); 3] {
+/// The products, and what one token of their inputs measures.
+fn products(w: &Matrix) -> [(&'static str, usize, Product); 5] {
     [
         ("plain", w.cols(), |pool, w, x| {
             let mut y = vec![f32::NAN; x.len() / w.cols() * w.rows()];
@@ -26,6 +27,10 @@ fn products(w: &Matrix) -> [(&'static str, usize, Product); 3] {
             let mut y = vec![f32::NAN; x.len() / w.cols() * rows.len()];
             matmul_heads(pool, w, HEADS, rows, x, &mut y);
             y
+        }),
+        ("fast", w.cols(), |pool, w, x| fast(pool, Precision::Fast, w, 1, 0..w.rows(), x)),
+        ("fast heads", HEADS * w.cols(), |pool, w, x| {
+            fast(pool, Precision::Fast, w, HEADS, w.rows() / HEADS / 3..w.rows() / HEADS, x)
         }),
         ("transposed", w.rows(), |pool, w, x| {
             let mut y = vec![f32::NAN; x.len() / w.rows() * HEADS * w.cols()];
@@ -75,7 +80,8 @@ fn check_threads(w: &Matrix, tokens: usize, random: &mut Random) {
 /// Slices begin inside a block of FP8 scales, too; a slice of a slice is one of the whole.
 fn check_slices(w: &Matrix, tokens: usize, random: &mut Random) {
     let pool = Pool::new(1);
-    let [(_, width, product), ..] = products(w);
+    let [exact, _, fast, ..] = products(w);
+    let (_, width, product) = [exact, fast][random.below(2)];
     let x = random.floats(tokens * width);
     let whole = bits(&product(&pool, w, &x));
     let first = random.below(w.rows());

@@ -6,10 +6,11 @@ use k2_kernels::isa::{Isa, isa};
 use k2_kernels::matmul::{matmul_heads, matmul_heads_transposed};
 use k2_kernels::rmsnorm::rmsnorm;
 use k2_kernels::rope::rotate;
-use k2_kernels::{Matrix, Pool};
+use k2_kernels::{Matrix, Pool, Precision};
 use std::hash::{DefaultHasher, Hasher};
 use std::process::Command;
 
+use crate::fast::product as fast;
 use crate::matrices::Format;
 use crate::random::Random;
 
@@ -35,7 +36,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 2 * Format::all().len() + 6);
+    assert_eq!(want.len(), 4 * Format::all().len() + 6);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -51,6 +52,11 @@ fn bits_of_every_operation() {
         let w = format.matrix(&mut Random(1), 2 * 37, format.whole_columns(331));
         report(format!("{format:?} product"), &product(&w));
         report(format!("{format:?} transposed product"), &transposed(&w));
+        for tokens in [1, 7] {
+            let x = Random(11).floats(tokens * 2 * w.cols());
+            let y = fast(&Pool::new(2), Precision::Fast, &w, 2, 4..37, &x);
+            report(format!("{format:?} fast product of {tokens} tokens"), &y);
+        }
     }
     report("attention", &attention());
     report("rmsnorm", &{

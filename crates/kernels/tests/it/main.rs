@@ -5,6 +5,7 @@
 
 mod attention;
 mod bits;
+mod fast;
 mod instruction_sets;
 mod matrices;
 mod pool;

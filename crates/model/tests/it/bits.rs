@@ -1,7 +1,7 @@
 //! The same answer, bit for bit, however a sequence is cut into chunks, whoever shares the batch,
 //! wherever its blocks lie, on any number of threads.
 
-use k2_model::{AttentionForm, KimiK2};
+use k2_model::{AttentionForm, KimiK2, Precision};
 use std::path::Path;
 
 use crate::fixtures::{Expected, folders, load};
@@ -9,25 +9,28 @@ use crate::sequences::Sequences;
 
 #[test]
 fn absorbed_bits_depend_on_nothing_else() {
-    folders().iter().for_each(|folder| check(folder, AttentionForm::Absorbed));
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Absorbed, Precision::Exact));
 }
 
 #[test]
 fn naive_bits_depend_on_nothing_else() {
-    folders().iter().for_each(|folder| check(folder, AttentionForm::Naive));
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Naive, Precision::Exact));
 }
 
-fn check(folder: &Path, form: AttentionForm) {
+#[test]
+fn fast_bits_depend_on_nothing_else() {
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Absorbed, Precision::Fast));
+}
+
+fn check(folder: &Path, form: AttentionForm, precision: Precision) {
     let expected = Expected::of(folder);
     // Long prompts are for angles; bits are compared on what one quick pass reaches.
     let shortened = |name| expected.ids(name).into_iter().take(75).collect::<Vec<u32>>();
     let prompts = [shortened("input_ids"), shortened("input_ids_2")];
-    let mut model = load(folder, 1);
-    model.attention_form = form;
+    let mut model = KimiK2 { attention_form: form, precision, ..load(folder, 1) };
     let wanted = prompts.each_ref().map(|prompt| bits(&chunked(&model, prompt, prompt.len())));
     for threads in [1, 2, 3] {
-        model = load(folder, threads);
-        model.attention_form = form;
+        model = KimiK2 { attention_form: form, precision, ..load(folder, threads) };
         let named = |what: String| format!("{}: {threads} threads: {what}", folder.display());
         for size in [1, 3, 32, 64] {
             let found = bits(&chunked(&model, &prompts[0], size));

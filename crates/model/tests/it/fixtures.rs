@@ -4,7 +4,7 @@
 //! `shared/fixtures` beside the repository), whatever folders of that form there are.
 
 use k2_kernels::Pool;
-use k2_model::KimiK2;
+use k2_model::{KimiK2, Precision};
 use k2_weights::{Checkpoint, safetensors};
 use std::path::{Path, PathBuf};
 
@@ -41,10 +41,12 @@ fn inside(root: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// On the exact path.
 pub(crate) fn load(path: &Path, threads: usize) -> KimiK2 {
     let checkpoint = Checkpoint::open(path, &mut |_| ()).unwrap_or_else(|error| panic!("{error}"));
-    KimiK2::load(&checkpoint, Pool::new(threads), &mut |_, _| ())
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    let model = KimiK2::load(&checkpoint, Pool::new(threads), &mut |_, _| ())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    KimiK2 { precision: Precision::Exact, ..model }
 }
 
 /// `expected.safetensors` of a folder.

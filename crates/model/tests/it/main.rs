@@ -4,6 +4,7 @@
 
 mod bits;
 mod config;
+mod divergence;
 mod fixtures;
 mod gguf;
 mod golden;

@@ -1,0 +1,230 @@
+//! Products of quantised weights with activations quantised to int8: the fast path.
+//!
+//! One definition for all formats, instruction sets and batch sizes. Columns go in blocks of 32, in order.
+//! A block's codes are multiplied in whole numbers, which is exact whatever the order, and one fused
+//! multiply-add takes the block into the sum: `sum = fma(float(dot), weight_scale * x_scale, sum)`; formats
+//! with a minimum add `fma(min, x_scale * Σ x_codes, sum)`. So an output's bits depend on its weights and
+//! its token alone.
+//!
+//! Eight weight rows go side by side, 32 bits of each in a vector ([`lanes`]), so nothing is ever summed
+//! across a vector; their blocks are transposed on the way from the file to the registers and, for several
+//! tokens, kept unpacked in the first-level cache. Unpacking is written once ([`k_quants`], [`blocks_of_32`]).
+
+pub(crate) mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod blocks_of_32;
+mod groups;
+mod k_quants;
+mod lanes;
+mod scalar;
+
+use crate::ggml::GgmlType;
+use crate::isa::Isa;
+use crate::matrix::{INT4_GROUP, Matrix, Storage};
+use activations::Block;
+use groups::{Group, Sink};
+use lanes::{Lanes, ROWS, Rows};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Most weight rows and tokens of one [`product`].
+pub(crate) const MOST_ROWS: usize = 32;
+/// Tokens that share unpacked weights.
+pub(crate) const MOST_TOKENS: usize = 64;
+
+/// A part of a product.
+pub(crate) struct Piece<'a> {
+    pub(crate) w: &'a Matrix,
+    /// First weight row.
+    pub(crate) row: usize,
+    /// How many, up to [`MOST_ROWS`].
+    pub(crate) rows: usize,
+    /// Blocks of the activations, block by block, in each token by token.
+    pub(crate) x: &'a [Block],
+    /// From one block to the next of the same token.
+    pub(crate) stride: usize,
+    /// How many tokens, up to [`MOST_TOKENS`].
+    pub(crate) tokens: usize,
+}
+
+/// Whether a format has integer codes that this path multiplies.
+pub(crate) fn has_codes(w: &Matrix) -> bool {
+    matches!(w.storage(), Storage::Int4 { .. } | Storage::Ggml { .. })
+}
+
+/// `out[t * MOST_ROWS + r]`, the dot product of token `t` and weight row `piece.row + r`.
+pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+    check(piece);
+    match piece.w.storage() {
+        Storage::Int4 { .. } => on::<blocks_of_32::Int4>(isa, piece, out),
+        Storage::Ggml { kind, .. } => match kind {
+            GgmlType::Q4_0 => on::<blocks_of_32::Q4_0>(isa, piece, out),
+            GgmlType::Q4_1 => on::<blocks_of_32::Q4_1>(isa, piece, out),
+            GgmlType::Q5_0 => on::<blocks_of_32::Q5_0>(isa, piece, out),
+            GgmlType::Q5_1 => on::<blocks_of_32::Q5_1>(isa, piece, out),
+            GgmlType::Q8_0 => on::<blocks_of_32::Q8_0>(isa, piece, out),
+            GgmlType::IQ4_NL => on::<blocks_of_32::Iq4Nl>(isa, piece, out),
+            GgmlType::MXFP4 => on::<blocks_of_32::Mxfp4>(isa, piece, out),
+            GgmlType::Q2_K => on::<k_quants::Q2K>(isa, piece, out),
+            GgmlType::Q3_K => on::<k_quants::Q3K>(isa, piece, out),
+            GgmlType::Q4_K => on::<k_quants::Q4K>(isa, piece, out),
+            GgmlType::Q5_K => on::<k_quants::Q5K>(isa, piece, out),
+            GgmlType::Q6_K => on::<k_quants::Q6K>(isa, piece, out),
+            GgmlType::IQ4_XS => on::<k_quants::Iq4Xs>(isa, piece, out),
+        },
+        Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. } => {
+            unreachable!("{} has no integer codes", piece.w.format())
+        }
+    }
+}
+
+/// What the unsafe code below relies on, besides the lengths that [`Matrix::new`] has checked.
+fn check(piece: &Piece<'_>) {
+    let Piece { w, row, rows, x, stride, tokens } = *piece;
+    assert!(0 < rows && rows <= MOST_ROWS && row + rows <= w.rows(), "rows {row}+{rows} of {}", w.rows());
+    assert!(0 < tokens && tokens <= MOST_TOKENS && tokens <= stride, "{tokens} tokens of {stride}");
+    let last = (w.cols() / activations::BLOCK).saturating_sub(1) * stride + tokens;
+    assert!(w.cols().is_multiple_of(activations::BLOCK) && last <= x.len(), "{last} blocks of {}", x.len());
+}
+
+fn on<F: Format>(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn on_avx2<F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+        whole::<avx2::Avx2, F>(piece, out);
+    }
+    match isa {
+        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2::<F>(piece, out) },
+        _ => whole::<scalar::Scalar, F>(piece, out),
+    }
+}
+
+/// How the blocks of a format are unpacked.
+trait Format {
+    /// Groups of 32 columns in one stored block.
+    const GROUPS: usize;
+    /// Bytes of one stored block (INT4: without its scale).
+    const BYTES: usize;
+    /// The unpacked form.
+    type Group<L: Lanes>: Group<L>;
+
+    /// Unpacks block number `block` of eight rows and hands over its groups in order.
+    ///
+    /// # Safety
+    /// The rows have such a block.
+    unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>);
+}
+
+#[inline(always)]
+fn whole<L: Lanes, F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+    for first in (0..piece.rows).step_by(ROWS) {
+        let here = ROWS.min(piece.rows - first);
+        let rows = rows_of::<F>(piece.w, piece.row + first, here);
+        // SAFETY: `check` and `Matrix::new` have compared all sizes; the rows are those of the matrix.
+        unsafe {
+            match piece.tokens {
+                1 => out[first..first + here].copy_from_slice(&one_token::<L, F>(piece, &rows)[..here]),
+                _ => several_tokens::<L, F>(piece, &rows, first..first + here, out),
+            }
+        }
+    }
+}
+
+/// Eight rows against the only token: weights go from the file to the multiplication.
+///
+/// # Safety
+/// `rows` are whole rows of the piece's matrix, and [`check`] has seen the piece.
+#[inline(always)]
+unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows) -> [f32; ROWS] {
+    let mut sink = Multiply::<L> { x: piece.x.as_ptr(), stride: piece.stride, sum: L::zero() };
+    for block in 0..piece.w.cols() / (F::GROUPS * activations::BLOCK) {
+        // SAFETY: by the caller's promise; the sink takes as many groups as there are blocks of `x`.
+        unsafe { F::unpack::<L>(rows, block, &mut sink) };
+    }
+    L::store(sink.sum)
+}
+
+/// Eight rows against all tokens, from blocks unpacked into the first-level cache.
+///
+/// # Safety
+/// `rows` are whole rows of the piece's matrix, and [`check`] has seen the piece.
+#[inline(always)]
+unsafe fn several_tokens<L: Lanes, F: Format>(
+    piece: &Piece<'_>,
+    rows: &Rows,
+    places: Range<usize>,
+    out: &mut [f32; MOST_ROWS * MOST_TOKENS],
+) {
+    let mut sums = [L::zero(); MOST_TOKENS];
+    for block in 0..piece.w.cols() / (F::GROUPS * activations::BLOCK) {
+        let mut unpacked = Keep { groups: [const { MaybeUninit::uninit() }; MOST_GROUPS], len: 0 };
+        // SAFETY: by the caller's promise.
+        unsafe { F::unpack::<L>(rows, block, &mut unpacked) };
+        for (g, group) in unpacked.groups.iter().enumerate().take(F::GROUPS) {
+            // SAFETY: `unpack` has handed over `F::GROUPS` groups.
+            let group: &F::Group<L> = unsafe { group.assume_init_ref() };
+            let x = &piece.x[(block * F::GROUPS + g) * piece.stride..][..piece.tokens];
+            for (x, sum) in x.iter().zip(sums.iter_mut()) {
+                *sum = group.multiply(x, *sum);
+            }
+        }
+    }
+    for (out, sums) in out.chunks_exact_mut(MOST_ROWS).zip(&sums).take(piece.tokens) {
+        out[places.clone()].copy_from_slice(&L::store(*sums)[..places.len()]);
+    }
+}
+
+/// Multiplies each group with the one token there is, as it comes.
+struct Multiply<L: Lanes> {
+    x: *const Block,
+    stride: usize,
+    sum: L::Float,
+}
+
+impl<L: Lanes, G: Group<L>> Sink<G> for Multiply<L> {
+    #[inline(always)]
+    fn take(&mut self, group: G) {
+        // SAFETY: one block of `x` per group, by `check`; the pointer moves on as they are used up.
+        self.sum = group.multiply(unsafe { &*self.x }, self.sum);
+        self.x = self.x.wrapping_add(self.stride);
+    }
+}
+
+/// Groups in the longest stored block.
+const MOST_GROUPS: usize = 8;
+
+/// Keeps the groups of a block for several tokens.
+struct Keep<G> {
+    groups: [MaybeUninit<G>; MOST_GROUPS],
+    len: usize,
+}
+
+impl<G> Sink<G> for Keep<G> {
+    #[inline(always)]
+    fn take(&mut self, group: G) {
+        self.groups[self.len].write(group);
+        self.len += 1;
+    }
+}
+
+/// Where eight rows begin; past the last one it is repeated, and its results are not used.
+fn rows_of<F: Format>(w: &Matrix, first: usize, count: usize) -> Rows {
+    let starts = |bytes: &[u8], per_row: usize| -> [*const u8; ROWS] {
+        std::array::from_fn(|r| bytes[(first + r.min(count - 1)) * per_row..].as_ptr())
+    };
+    let blocks_per_row = w.cols() / (F::GROUPS * activations::BLOCK);
+    match w.storage() {
+        Storage::Int4 { packed, scale } => Rows {
+            blocks: starts(packed, blocks_per_row * F::BYTES),
+            scales: starts(scale, w.cols() / INT4_GROUP * 2),
+        },
+        Storage::Ggml { blocks, .. } => {
+            let blocks = starts(blocks, blocks_per_row * F::BYTES);
+            Rows { blocks, scales: blocks }
+        }
+        _ => Rows { blocks: [std::ptr::null(); ROWS], scales: [std::ptr::null(); ROWS] },
+    }
+}

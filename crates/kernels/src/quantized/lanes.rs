@@ -1,0 +1,97 @@
+//! Eight weight rows side by side: the vector operations that unpacking and multiplying are written in.
+//!
+//! Lane `r` belongs to row `r`. An `Int` holds 32 bits of each row: four codes, or one whole number.
+
+use super::activations::{BLOCK, Block};
+
+/// Rows in a vector.
+pub(super) const ROWS: usize = 8;
+
+/// Where eight rows begin.
+pub(super) struct Rows {
+    /// Their codes.
+    pub(super) blocks: [*const u8; ROWS],
+    /// INT4: their scales, which lie elsewhere.
+    pub(super) scales: [*const u8; ROWS],
+}
+
+/// The operations, on one instruction set. Instances are made only inside functions compiled for it.
+pub(super) trait Lanes: Copy {
+    /// 32 bits of each row.
+    type Int: Copy;
+    /// An f32 of each row.
+    type Float: Copy;
+
+    /// 16 bytes from byte `at` on of each row: four times 32 bits.
+    ///
+    /// # Safety
+    /// The rows have these bytes.
+    unsafe fn load_16(rows: &[*const u8; ROWS], at: usize) -> [Self::Int; 4];
+    /// 4 bytes of each row.
+    ///
+    /// # Safety
+    /// The rows have these bytes.
+    unsafe fn load_4(rows: &[*const u8; ROWS], at: usize) -> Self::Int;
+    /// 2 bytes of each row, zero-extended.
+    ///
+    /// # Safety
+    /// The rows have these bytes.
+    unsafe fn load_2(rows: &[*const u8; ROWS], at: usize) -> Self::Int;
+    /// An f16 of each row.
+    ///
+    /// # Safety
+    /// The rows have these bytes.
+    unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Self::Float;
+
+    fn zero() -> Self::Float;
+    fn splat(bits: u32) -> Self::Int;
+    fn and(a: Self::Int, b: Self::Int) -> Self::Int;
+    fn or(a: Self::Int, b: Self::Int) -> Self::Int;
+    fn shift_left(a: Self::Int, bits: u32) -> Self::Int;
+    /// Zeros come in from above.
+    fn shift_right(a: Self::Int, bits: u32) -> Self::Int;
+    /// As four bytes.
+    fn subtract_bytes(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// As one whole number.
+    fn subtract(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Each byte, which is below 16, replaced by that entry of the table.
+    fn look_up(table: &[i8; 16], codes: Self::Int) -> Self::Int;
+    /// Bit `first + i` of each row as byte `i`: 16 or 0, where the fifth bit of a code belongs.
+    fn fifth_bits(bits: Self::Int, first: u32) -> Self::Int;
+    /// Two signed bytes, times `2^shift` (`shift` up to 8), as the halves of the 32 bits.
+    fn two_i16(bytes: Self::Int, places: [u32; 2], shift: u32) -> Self::Int;
+
+    fn to_float(a: Self::Int) -> Self::Float;
+    /// The low 16 bits are an f16.
+    fn f16_to_float(a: Self::Int) -> Self::Float;
+    /// The bits are those of an f32.
+    fn bits_to_float(a: Self::Int) -> Self::Float;
+    fn floats(numbers: [f32; ROWS]) -> Self::Float;
+    fn multiply(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a * b + c`, rounded once; `b` is the same for all rows.
+    fn fma(a: Self::Float, b: f32, c: Self::Float) -> Self::Float;
+    /// `a * (b * x) + c`, the inner product rounded.
+    fn fma_scaled(a: Self::Int, b: Self::Float, x: f32, c: Self::Float) -> Self::Float;
+    fn store(a: Self::Float) -> [f32; ROWS];
+
+    /// `Σ_i codes[i] x[i]`; codes are unsigned and have `BITS` bits, or signed if `BITS` is 8.
+    fn dot<const BITS: u32>(codes: &[Self::Int; 8], x: &[i8; BLOCK]) -> Self::Int;
+    /// The same with each half of the columns times its scale, given twice as i16.
+    fn dot_scaled<const BITS: u32>(
+        codes: &[Self::Int; 8],
+        x: &[i8; BLOCK],
+        scales: &[Self::Int; 2],
+    ) -> Self::Int;
+    /// `factors.0 * sums[0] + factors.1 * sums[1]`, the factors being i16.
+    fn dot_sums(factors: Self::Int, x: &Block) -> Self::Int;
+}
+
+/// How many products `code * x + code * x` of codes with `BITS` bits an i16 surely holds, as a power of two.
+pub(super) const fn most_in_i16(bits: u32) -> usize {
+    match bits {
+        0..=4 => 8, // 8 * 2 * 15 * 127 = 30,480
+        5 => 4,
+        6 => 2,
+        _ => 1,
+    }
+}
