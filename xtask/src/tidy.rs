@@ -46,7 +46,7 @@ pub(crate) const CHECKS: [Check; 13] = [
     },
     Check {
         name: "owned-libraries",
-        promise: "libraries for HTTP, file mapping and flags stay with their crate; none for HTTP clients or templates",
+        promise: "libraries for HTTP, file mapping and flags stay with their crate; none for templates",
         run: crate_edges::owned_libraries,
     },
     Check {

@@ -15,15 +15,15 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, value_parser};
+use clap::{ArgGroup, Args, Subcommand, value_parser};
 use k2_kernels::limits::Limits;
 use k2_kernels::{Pool, isa};
 use k2_model::KimiK2;
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
 use k2_weights::Checkpoint;
 
-use crate::json_lines;
 use crate::loading_bar::LoadingBar;
+use crate::{bench_serve, json_lines};
 use case::Case;
 use peer::Peer;
 use report::{Measured, Report};
@@ -32,7 +32,10 @@ use session::Session;
 /// Measure prefill and decode, beside what the machine could do and beside a peer.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").required(true).args(["model", "synthetic"]))]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    of: Option<Of>,
     /// A checkpoint's folder, or a GGUF file (any of a split).
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
@@ -81,8 +84,17 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
+/// What else has a speed than a model.
+#[derive(Debug, Subcommand)]
+enum Of {
+    Serve(bench_serve::ServeArgs),
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
+    if let Some(Of::Serve(args)) = &args.of {
+        return bench_serve::run(args);
+    }
     isa::check_environment()?;
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
     let model = args.load()?;

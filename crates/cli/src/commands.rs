@@ -4,7 +4,7 @@ use std::error::Error;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chat, inspect, parse, render, run, serve, tokenize, tokenizer_train, train};
+use crate::{bench, chat, inspect, parse, render, run, serve, tokenize, tokenizer_train, train, verify};
 
 /// Runs, serves and trains Kimi K2 on machines you own.
 #[derive(Debug, Parser)]
@@ -20,6 +20,7 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     Chat(chat::ChatArgs),
     Serve(serve::ServeArgs),
+    Verify(verify::VerifyArgs),
     Train(train::TrainArgs),
     Tokenizer(tokenizer_train::TokenizerArgs),
     Inspect(inspect::InspectArgs),
@@ -36,6 +37,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Chat(args) => chat::run(&args),
             Command::Serve(args) => serve::run(args),
+            Command::Verify(args) => verify::run(&args),
             Command::Train(args) => train::run(args),
             Command::Tokenizer(args) => tokenizer_train::run(&args),
             Command::Inspect(args) => inspect::run(&args),

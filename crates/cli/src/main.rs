@@ -1,8 +1,10 @@
 //! The binary `k2`: parse, dispatch, say what went wrong. One file per command.
 
 mod bench;
+mod bench_serve;
 mod chat;
 mod commands;
+mod endpoint;
 mod inspect;
 mod json_lines;
 mod loading_bar;
@@ -19,6 +21,7 @@ mod train;
 mod train_evaluate;
 mod train_plot;
 mod train_publish;
+mod verify;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -50,6 +50,26 @@ fn configs() {
 }
 
 #[test]
+fn endpoints() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{closed}");
+    for command in [&["verify"][..], &["bench", "serve"]] {
+        let ask = |more: &[&str], expected: &str| fails(&[command, more].concat(), "", expected);
+        ask(&[&url], "/v1/models cannot be reached");
+        ask(&["localhost:8000"], "expected one like http://127.0.0.1:8000/v1");
+        ask(&[&url, "--tokenizer", "no/such/folder"], "no/such/folder: No such file");
+        misused(&[command, &["--model", "x"]].concat(), "<URL>");
+    }
+    fails(&["verify", &url, "--model", "x", "--only", "raw-completions"], "", "2 of 3 checks failed");
+    fails(&["verify", &url, "--requests", "no/such/file"], "", "no/such/file: No such file");
+    misused(&["verify", &url, "--only", "speed"], "possible values: parameters, prompt-tokens,");
+    misused(&["verify", &url, "--reference", "x"], "--requests <FILE>");
+    fails(&["bench", "serve", &url, "--model", "x", "--clients", "0"], "", "the number of clients is 0");
+    misused(&["bench", "serve", &url, "--answer-tokens", "many"], "\"many\": invalid digit");
+    misused(&["bench", "serve", &url, "--requests", "1", "--duration", "1"], "cannot be used with");
+}
+
+#[test]
 fn requests() {
     let bytes = ["run", "fixtures/model/bytes"];
     let run = |more: &[&str], expected: &str| fails(&[&bytes[..], more].concat(), "", expected);
