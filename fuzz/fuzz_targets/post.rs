@@ -7,7 +7,7 @@ use k2_chat::{Template, Tokenizer};
 use k2_engine::{Engine, EngineOptions};
 use k2_kernels::Pool;
 use k2_model::KimiK2;
-use k2_server::{Guard, Limits, Served, app};
+use k2_server::{Limits, Served, Server, ServerOptions};
 use k2_weights::Checkpoint;
 use serde_json::Value;
 use std::path::Path;
@@ -32,15 +32,15 @@ static SERVER: LazyLock<(Runtime, axum::Router)> = LazyLock::new(|| {
         keep_agent_headers: false,
         limits: Limits::default(),
     };
-    let guard = Guard { api_key: None };
-    (Builder::new_current_thread().enable_all().build().expect("a runtime"), app(served, guard))
+    let server = Server::new(served, ServerOptions::default()).expect("a server");
+    (Builder::new_current_thread().enable_all().build().expect("a runtime"), server.router())
 });
 
 /// Posts `data`: what comes back is an answer, or a refusal in JSON that blames the client.
 pub fn post(path: &str, data: &[u8]) {
     let (runtime, app) = &*SERVER;
     runtime.block_on(async {
-        let request = Request::post(path).body(Body::from(data.to_vec())).expect("a request");
+        let request = Request::post(path).header("host", "localhost").body(Body::from(data.to_vec())).expect("a request");
         let response = app.clone().oneshot(request).await.expect("an answer");
         let status = response.status().as_u16();
         assert!(status < 500, "{status}");

@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(run::RunArgs),
     Chat(chat::ChatArgs),
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Verify(verify::VerifyArgs),
     Train(train::TrainArgs),
     Tokenizer(tokenizer_train::TokenizerArgs),
@@ -36,7 +36,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args),
             Command::Chat(args) => chat::run(&args),
-            Command::Serve(args) => serve::run(args),
+            Command::Serve(args) => serve::run(*args),
             Command::Verify(args) => verify::run(&args),
             Command::Train(args) => train::run(args),
             Command::Tokenizer(args) => tokenizer_train::run(&args),

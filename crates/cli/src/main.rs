@@ -23,6 +23,7 @@ mod train_plot;
 mod train_publish;
 mod verify;
 
+use std::env;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -32,13 +33,17 @@ use commands::Cli;
 
 /// 0 when all went well, 1 when something did not, 2 (from clap) when the command line is wrong.
 fn main() -> ExitCode {
-    match Cli::parse().command.run() {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    Cli::parse_from(serve::with_config(env::args_os().collect())?).command.run()
 }
 
 /// A message and those of its causes that it does not quote already.

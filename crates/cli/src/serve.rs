@@ -1,14 +1,21 @@
-//! `k2 serve`: OpenAI's API over HTTP.
+//! `k2 serve`: a model over HTTP.
+
+mod access;
+mod config;
+mod request_limits;
 
 use std::error::Error;
-use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::Args;
 use k2_engine::EngineOptions;
-use k2_server::{Guard, Limits, Served};
+use k2_server::{Log, LogFormat, LogLevel, Served};
 
 use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::{DEFAULT_TEMPERATURE, DEFAULT_TOP_P};
+use access::AccessArgs;
+pub(crate) use config::with_config;
+use request_limits::LimitArgs;
 
 /// Serve a model over HTTP: chat completions with tools, completions, models, health.
 #[derive(Debug, Args)]
@@ -19,25 +26,13 @@ pub(crate) struct ServeArgs {
     tokenizer: TokenizerArgs,
     #[command(flatten)]
     template: TemplateArgs,
-    /// IP address to listen on; one that other machines can reach needs --api-key.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host)]
-    host: IpAddr,
-    /// Port to listen on; 0 takes a free one.
-    #[arg(long, value_name = "PORT", default_value_t = 8000)]
-    port: u16,
     /// The model's name in requests and answers [default: the name of its folder or file].
     #[arg(long, value_name = "NAME")]
     served_model_name: Option<String>,
-    /// Key that requests must bring (`Authorization: Bearer KEY`).
-    #[arg(long, value_name = "KEY")]
-    api_key: Option<String>,
     /// Keep what agents put before their system prompt and change each time (`x-anthropic-billing-header: …`).
     /// Without this it is left out, so that the rest is found in the cache.
     #[arg(long)]
     keep_agent_headers: bool,
-    /// Largest body of a request.
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes)]
-    max_body: usize,
     /// Conversations computed at the same time; others wait.
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_sequences)]
     max_sequences: usize,
@@ -51,6 +46,22 @@ pub(crate) struct ServeArgs {
     /// Prompt tokens computed in one step, between the tokens of running answers.
     #[arg(long, value_name = "TOKENS", default_value_t = EngineOptions::default().prefill_chunk)]
     prefill_chunk: usize,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// The form of the log on standard error: text or json.
+    #[arg(long, value_name = "FORM", default_value_t = LogFormat::default(), help_heading = "Log")]
+    log_format: LogFormat,
+    /// What is logged: off, error, warn, info (a line for each request), debug or trace. Never prompts or answers.
+    #[arg(long, value_name = "LEVEL", default_value_t = LogLevel::default(), help_heading = "Log")]
+    log_level: LogLevel,
+    /// TOML file of these options, `max-body = 1000000` for --max-body; what the command line says counts more.
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+    /// Print the options in force as TOML, keys left out, and end.
+    #[arg(long, help_heading = "Configuration")]
+    print_config: bool,
 }
 
 impl ServeArgs {
@@ -67,6 +78,12 @@ impl ServeArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
+    if args.print_config {
+        return config::print();
+    }
+    let options = args.access.server_options(args.max_sequences.saturating_add(args.max_waiting))?;
+    options.check()?;
+    let _log = Log::start(args.log_format, args.log_level)?;
     let model = args.model.open()?;
     let tokenizer = model.tokenizer(&args.tokenizer)?;
     let template = model.template(&args.template, &args.tokenizer)?;
@@ -77,19 +94,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
         masked_ids: masked_ids(&tokenizer, &engine),
         temperature: DEFAULT_TEMPERATURE,
         top_p: DEFAULT_TOP_P,
-        limits: Limits { body_bytes: args.max_body, ..Limits::default() },
+        limits: args.limits.limits(),
         keep_agent_headers: args.keep_agent_headers,
         engine,
         tokenizer,
         template,
     };
-    let (name, guard) = (served.model_name.clone(), Guard { api_key: args.api_key });
-    Ok(k2_server::serve(served, SocketAddr::new(args.host, args.port), guard, |address| {
-        eprintln!("serving {name} on http://{address}/v1");
-    })?)
-}
-
-/// An IP address, or the usual name of this machine.
-fn host(text: &str) -> Result<IpAddr, AddrParseError> {
-    if text == "localhost" { Ok(Ipv4Addr::LOCALHOST.into()) } else { text.parse() }
+    Ok(k2_server::serve(served, options)?)
 }

@@ -6,6 +6,7 @@ use k2_chat::{Delta, Detokenizer, EndReason, FinishReason, Reply, StopMatcher, T
 use k2_engine::{Event, Events, FinishReason as EngineReason, Usage};
 
 use crate::error::ApiError;
+use crate::record::Record;
 use crate::served::Served;
 
 /// An answer on its way. Dropping it cancels the request.
@@ -14,6 +15,8 @@ pub(crate) struct Answer {
     events: Events,
     /// None once the end has been given out.
     reader: Option<Reader>,
+    /// The request that it belongs to.
+    record: Option<Arc<Record>>,
     /// Tokens of reasoning so far.
     reasoning_tokens: usize,
 }
@@ -56,7 +59,7 @@ pub(crate) struct End {
 
 impl Answer {
     pub(crate) fn new(served: Arc<Served>, events: Events, reader: Reader) -> Answer {
-        Answer { served, events, reader: Some(reader), reasoning_tokens: 0 }
+        Answer { served, events, reader: Some(reader), record: Record::current(), reasoning_tokens: 0 }
     }
 
     /// Waits for the next step; none after [`Step::End`] and [`Step::Failed`].
@@ -73,10 +76,15 @@ impl Answer {
                     Err(error) => return Some(self.fail(error)),
                 },
                 Some(Event::PromptLogits { .. }) => {}
-                Some(Event::Finished { reason: EngineReason::Failed(why), .. }) => {
-                    return Some(self.fail(format!("the model failed: {why}")));
+                Some(Event::Finished { reason, usage, timings }) => {
+                    if let Some(record) = &self.record {
+                        record.answered(usage, timings);
+                    }
+                    return match reason {
+                        EngineReason::Failed(why) => Some(self.fail(format!("the model failed: {why}"))),
+                        reason => self.end(&reason, usage),
+                    };
                 }
-                Some(Event::Finished { reason, usage, .. }) => return self.end(&reason, usage),
                 None => return Some(self.fail("the engine has stopped".to_owned())),
             }
         }
@@ -127,6 +135,7 @@ impl Answer {
     }
 
     fn fail(&mut self, message: String) -> Step {
+        tracing::error!(message, "an answer failed");
         self.reader = None;
         Step::Failed(ApiError::failed(message))
     }
@@ -160,8 +169,9 @@ impl Reader {
         match self {
             Reader::Chat(parser) => {
                 let finished = parser.finish(reason);
-                for id in &finished.dropped {
-                    eprintln!("a tool call was dropped: no declared tool can be read from {id:?}");
+                if !finished.dropped.is_empty() {
+                    let calls = finished.dropped.len();
+                    tracing::warn!(calls, "tool calls were dropped that name no declared tool");
                 }
                 (finished.deltas, finished.finish_reason, finished.stop)
             }

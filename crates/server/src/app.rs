@@ -1,33 +1,23 @@
-//! The routes, and what holds for all of them: keys, limits, errors.
+//! The routes.
 
 use std::sync::Arc;
 
-use axum::body::{Body as HttpBody, Bytes, to_bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
 
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::guard::{Guard, guarded, recorded};
 use crate::served::Served;
-use crate::{anthropic, chat, completions, responses};
-
-/// What guards the routes.
-#[derive(Clone, Debug)]
-pub struct Guard {
-    /// The key that requests must bring; none lets everybody in.
-    pub api_key: Option<String>,
-}
+use crate::{anthropic, chat, completions, responses, watch};
 
 /// All routes of a served model.
-pub fn app(served: Served, guard: Guard) -> Router {
-    let served = Arc::new(served);
-    let guard = Arc::new((guard, Arc::clone(&served)));
+pub(crate) fn app(served: Served, guard: Arc<Guard>) -> Router {
+    let watched = watch::routes(Arc::clone(&guard), served.engine.clone());
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
@@ -41,13 +31,14 @@ pub fn app(served: Served, guard: Guard) -> Router {
         .route("/anthropic/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/anthropic/v1/models", get(models))
         .route("/anthropic/v1/models/{model}", get(model))
-        .layer(DefaultBodyLimit::disable()) // `guarded` has the limit in force
-        .layer(from_fn_with_state(guard, guarded))
-        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .merge(watched)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(DefaultBodyLimit::disable()) // `guarded` has the limit in force
+        .layer(from_fn_with_state(Arc::clone(&guard), guarded))
         .layer(from_fn(anthropic::worded))
-        .with_state(served)
+        .layer(from_fn_with_state(guard, recorded))
+        .with_state(Arc::new(served))
 }
 
 impl Served {
@@ -101,30 +92,6 @@ async fn model(
         true => Ok(Json(served.json())),
         false => Err(ApiError::no_such_model(&wanted, &served.model_name)),
     }
-}
-
-/// Lets a request through with the right key and its body read, if that is not too long.
-async fn guarded(
-    State(state): State<Arc<(Guard, Arc<Served>)>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let (guard, served) = &*state;
-    if let Some(key) = &guard.api_key {
-        let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
-        let bearer = header("authorization").and_then(|value| value.strip_prefix(b"Bearer "));
-        let sent = bearer.or_else(|| header("x-api-key")).unwrap_or_default();
-        if !bool::from(sent.ct_eq(key.as_bytes())) {
-            return Err(ApiError::unauthorized());
-        }
-    }
-    let (parts, body) = request.into_parts();
-    let body = limited(body, served.limits.body_bytes).await?;
-    Ok(next.run(Request::from_parts(parts, HttpBody::from(body))).await)
-}
-
-async fn limited(body: HttpBody, limit: usize) -> Result<Bytes, ApiError> {
-    to_bytes(body, limit).await.map_err(|_| ApiError::too_large(limit))
 }
 
 async fn not_found(uri: Uri) -> ApiError {

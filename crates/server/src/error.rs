@@ -48,11 +48,38 @@ impl ApiError {
 
     /// A missing or wrong key.
     pub(crate) fn unauthorized() -> ApiError {
-        let message = "a valid key is needed: Authorization: Bearer KEY";
+        let message = "a valid key is needed: Authorization: Bearer KEY, or x-api-key: KEY";
         ApiError {
             code: Some("invalid_api_key"),
             ..ApiError::new(StatusCode::UNAUTHORIZED, "authentication_error", message)
         }
+    }
+
+    /// A name or a page that is not let in.
+    pub(crate) fn forbidden(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
+    }
+
+    /// More at the same time than is allowed.
+    pub(crate) fn too_many(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+    }
+
+    /// The server is about to end.
+    pub(crate) fn stopping() -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "the server is stopping")
+    }
+
+    /// A body that does not come.
+    pub(crate) fn slow_body(seconds: u64) -> ApiError {
+        let message = format!("the body did not come within {seconds} seconds");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
+    }
+
+    /// An answer that takes too long.
+    pub(crate) fn took_too_long(seconds: u64) -> ApiError {
+        let message = format!("the answer took more than {seconds} seconds");
+        ApiError::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message)
     }
 
     /// An address that does not exist, or not with this method.
@@ -109,7 +136,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.json())).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));
         }
         // For APIs that word their errors otherwise.

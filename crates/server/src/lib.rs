@@ -1,9 +1,10 @@
 //! OpenAI's and Anthropic's APIs over HTTP.
 //!
-//! The wire's words live here and nowhere else: a request is read field by field ([`Guard`] in front), becomes
+//! The wire's words live here and nowhere else: a request is read field by field (`guard` stands in front), becomes
 //! messages of `chat` and ids for `engine`, and the engine's events become one JSON object or server-sent
 //! events. What can be refused is refused before an answer begins.
 
+mod admission;
 mod agent_header;
 mod answer;
 mod anthropic;
@@ -11,15 +12,27 @@ mod app;
 mod body;
 mod chat;
 mod completions;
+mod config_file;
 mod error;
+mod guard;
+mod hosts;
+mod keys;
 mod limits;
+mod log;
+mod metrics;
 mod options;
+mod record;
 mod responses;
 mod serve;
 mod served;
 mod stream;
+mod tls;
+mod watch;
 
-pub use app::{Guard, app};
+pub use config_file::{ConfigError, ConfigOption, Takes, open_config, parse_config};
+pub use keys::{KeyError, Keys};
 pub use limits::Limits;
-pub use serve::{ServeError, serve};
+pub use log::{Log, LogFormat, LogLevel};
+pub use serve::{ServeError, Server, ServerOptions, Timeouts, serve};
 pub use served::Served;
+pub use tls::{TlsError, TlsFiles};

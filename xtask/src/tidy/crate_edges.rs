@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
 
 /// Libraries that give a crate its matter, and who may use them: only checks of other servers talk to the network
 /// as a client, and nobody runs programs from a model folder.
-const OWNED: [(&str, &[&str]); 12] = [
+const OWNED: [(&str, &[&str]); 13] = [
     ("axum", &["k2-server"]),
     ("clap", &["k2"]),
     ("hf-hub", &[]),
@@ -37,6 +37,7 @@ const OWNED: [(&str, &[&str]); 12] = [
     ("pyo3", &[]),
     ("reqwest", &[]),
     ("rustls", &[]),
+    ("tokio-rustls", &["k2-server"]),
     ("ureq", &["k2-eval"]),
 ];
 

@@ -9,5 +9,6 @@ mod fixtures;
 mod inspect;
 mod k2;
 mod run;
+mod serve;
 mod talk;
 mod train;

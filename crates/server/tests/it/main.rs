@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on has failed
 
+mod access;
 mod fixtures;
+mod metrics;
 mod refusals;
+mod sockets;
 mod streams;

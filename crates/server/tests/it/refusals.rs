@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::fixtures::Server;
+use crate::fixtures::Usual;
 
 const OPENAI: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/responses"];
 const ANTHROPIC: [&str; 2] = ["/v1/messages", "/anthropic/v1/messages?beta=true"];
@@ -20,7 +20,7 @@ fn good(path: &str) -> Value {
 }
 
 /// `changed` over a good request, whole and as a stream: the answer has `status`, and the error's fields say `expected`.
-async fn check(server: &Server, path: &str, changed: Value, status: u16, expected: &[(&str, Value)]) {
+async fn check(server: &Usual, path: &str, changed: Value, status: u16, expected: &[(&str, Value)]) {
     for stream in [false, true] {
         let mut body = good(path);
         body["stream"] = json!(stream);
@@ -28,8 +28,8 @@ async fn check(server: &Server, path: &str, changed: Value, status: u16, expecte
             body[name] = value.clone();
         }
         let answer = server.post(path, &body.to_string()).await;
-        assert_eq!(answer.status.as_u16(), status, "{path} {changed}: {}", answer.body);
-        let said: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(answer.status.as_u16(), status, "{path} {changed}: {}", answer.text);
+        let said: Value = serde_json::from_str(&answer.text).unwrap();
         for (pointer, value) in expected {
             assert_eq!(said.pointer(pointer), Some(value), "{path} {changed}: {said}");
         }
@@ -39,7 +39,7 @@ async fn check(server: &Server, path: &str, changed: Value, status: u16, expecte
 
 #[tokio::test]
 async fn every_endpoint_refuses_in_its_own_words() {
-    let server = Server::start(None);
+    let server = Usual::start(None);
     let wrong_fields = [json!({ "temperature": 9 }), json!({ "top_p": 0 }), json!({ "stream": "yes" })];
     for path in OPENAI {
         for changed in &wrong_fields {
@@ -66,7 +66,7 @@ async fn every_endpoint_refuses_in_its_own_words() {
 
 #[tokio::test]
 async fn what_needs_a_memory_of_requests_is_refused() {
-    let server = Server::start(None);
+    let server = Usual::start(None);
     for (name, value) in [
         ("previous_response_id", json!("resp_1")),
         ("store", json!(true)),
@@ -77,21 +77,24 @@ async fn what_needs_a_memory_of_requests_is_refused() {
         check(&server, "/v1/responses", json!({ name: value }), 400, &expected).await;
     }
     let answer = server.post("/v1/embeddings", r#"{"model": "bytes", "input": "?"}"#).await;
-    assert_eq!(answer.status.as_u16(), 400, "{}", answer.body);
+    assert_eq!(answer.status.as_u16(), 400, "{}", answer.text);
 }
 
 #[tokio::test]
 async fn a_key_comes_in_either_header() {
-    let server = Server::start(Some("sesame"));
+    let server = Usual::start(Some("open-sesame"));
     let ask = async |path: &str, name: &str, value: &str| {
-        let request =
-            Request::post(path).header(name, value).body(Body::from(good(path).to_string())).unwrap();
+        let request = Request::post(path)
+            .header("host", "localhost")
+            .header(name, value)
+            .body(Body::from(good(path).to_string()))
+            .unwrap();
         let answer = server.send(request).await;
-        (answer.status.as_u16(), answer.body)
+        (answer.status.as_u16(), answer.text)
     };
     for path in OPENAI.into_iter().chain(ANTHROPIC) {
-        assert_eq!(ask(path, "authorization", "Bearer sesame").await.0, 200, "{path}");
-        assert_eq!(ask(path, "x-api-key", "sesame").await.0, 200, "{path}");
+        assert_eq!(ask(path, "authorization", "Bearer open-sesame").await.0, 200, "{path}");
+        assert_eq!(ask(path, "x-api-key", "open-sesame").await.0, 200, "{path}");
         for (name, value) in [("authorization", "Bearer open"), ("x-api-key", ""), ("accept", "*/*")] {
             let (status, body) = ask(path, name, value).await;
             assert_eq!(status, 401, "{path} {name}: {value}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixtures::Server;
+use crate::fixtures::Usual;
 
 /// Name and data of each event; comments are left out.
 fn events(body: &str) -> Vec<(String, Value)> {
@@ -36,13 +36,13 @@ fn joined(events: &[(String, Value)], pointer: &str) -> String {
 
 /// Asks the same whole and as a stream.
 async fn both(path: &str, mut body: Value) -> (Value, Vec<(String, Value)>) {
-    let server = Server::start(None);
+    let server = Usual::start(None);
     let whole = server.post(path, &body.to_string()).await;
-    assert_eq!(whole.status.as_u16(), 200, "{}", whole.body);
+    assert_eq!(whole.status.as_u16(), 200, "{}", whole.text);
     body["stream"] = json!(true);
     let streamed = server.post(path, &body.to_string()).await;
-    assert_eq!(streamed.status.as_u16(), 200, "{}", streamed.body);
-    (serde_json::from_str(&whole.body).unwrap(), events(&streamed.body))
+    assert_eq!(streamed.status.as_u16(), 200, "{}", streamed.text);
+    (serde_json::from_str(&whole.text).unwrap(), events(&streamed.text))
 }
 
 fn ask() -> Value {
@@ -69,9 +69,9 @@ async fn usage_and_progress_come_to_those_who_ask() {
     body["messages"][0]["content"] = json!("The tide. ".repeat(60));
     body["stream_options"] = json!({ "include_usage": true, "include_progress": true });
     body["stream"] = json!(true);
-    let server = Server::start(None);
+    let server = Usual::start(None);
     let answer = server.post("/v1/chat/completions", &body.to_string()).await;
-    let events = events(&answer.body);
+    let events = events(&answer.text);
     let progress: Vec<_> = events.iter().filter_map(|(_, data)| data.get("prefill_progress")).collect();
     let computed: Vec<_> = progress.iter().map(|one| one["computed_tokens"].as_u64().unwrap()).collect();
     assert!(computed.len() > 2 && computed.is_sorted(), "{progress:?}");

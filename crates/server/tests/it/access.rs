@@ -1,0 +1,229 @@
+//! Who is let in, and how much they may ask for.
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use futures_util::stream;
+use k2_server::{Keys, Limits, ServeError, Server, ServerOptions, Timeouts};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tower::ServiceExt;
+
+use crate::fixtures::{MODEL, completion, endless, request, routes, send, served};
+
+fn keys() -> Keys {
+    Keys::parse(b"ann: key-of-ann\nbob: key-of-bob\n").unwrap()
+}
+
+#[tokio::test]
+async fn keys_are_needed() {
+    let router = routes(ServerOptions { keys: keys(), ..ServerOptions::default() });
+    let open = routes(ServerOptions::default());
+    for (line, header, value, status) in [
+        ("GET /v1/models", "", "", 401),
+        ("GET /v1/models", "authorization", "Bearer key-of-ann", 200),
+        ("GET /v1/models", "authorization", "bearer key-of-bob", 200),
+        ("GET /v1/models", "authorization", "Bearer key-of-eve", 401),
+        ("GET /v1/models", "authorization", "Bearer key-of-an", 401),
+        ("GET /v1/models", "authorization", "Bearer ", 401),
+        ("GET /v1/models", "authorization", "Basic key-of-ann", 401),
+        ("GET /v1/models", "authorization", "key-of-ann", 401),
+        ("GET /v1/models", "x-api-key", "key-of-ann", 200),
+        ("GET /v1/models", "x-api-key", "key-of-ann, key-of-bob", 401),
+        ("GET /no/such/place", "", "", 401),
+        ("GET /no/such/place", "x-api-key", "key-of-ann", 404),
+        ("POST /v1/completions", "", "", 401),
+        ("DELETE /v1/completions", "x-api-key", "key-of-ann", 405),
+        ("GET /health", "", "", 200),
+        ("GET /ready", "", "", 200),
+        ("GET /metrics", "", "", 200), // the address is a loopback one
+    ] {
+        let headers = if header.is_empty() { vec![] } else { vec![(header, value)] };
+        let answer = send(&router, request(line, &headers, Body::empty())).await;
+        assert_eq!(answer.status, status, "{line} {header}: {value}: {}", answer.text);
+        if status == 401 {
+            assert_eq!(answer.json()["error"]["code"], "invalid_api_key", "{line}");
+        }
+        assert!(answer.header("x-request-id").starts_with("req-"), "{line}");
+        if !line.starts_with("POST") {
+            let status = if status == 401 { 200 } else { status };
+            let answer = send(&open, request(line, &headers, Body::empty())).await;
+            assert!(
+                answer.status == status || line.contains("such"),
+                "{line} without keys: {}",
+                answer.status
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn metrics_of_a_reachable_server_need_a_key() {
+    let address = "0.0.0.0:0".parse().unwrap();
+    let options = ServerOptions { keys: keys(), address, ..ServerOptions::default() };
+    let router = routes(options.clone());
+    let open = routes(ServerOptions { open_metrics: true, ..options });
+    for (router, header, status) in
+        [(&router, "", 401), (&router, "key-of-ann", 200), (&open, "", 200), (&open, "key-of-eve", 200)]
+    {
+        let answer = send(router, request("GET /metrics", &[("x-api-key", header)], Body::empty())).await;
+        assert_eq!(answer.status, status, "{header}");
+    }
+}
+
+#[test]
+fn a_reachable_server_has_keys() {
+    let check = |address: &str, keys: Keys, insecure: bool, allowed: bool| {
+        let address = address.parse().unwrap();
+        let options = ServerOptions { address, keys, insecure, ..ServerOptions::default() };
+        let refused = matches!(Server::new(served(Limits::default()), options), Err(ServeError::Open(_)));
+        assert_eq!(!refused, allowed, "{address}");
+    };
+    check("0.0.0.0:8000", Keys::default(), false, false);
+    check("[::]:8000", Keys::default(), false, false);
+    check("0.0.0.0:8000", Keys::default(), true, true);
+    check("0.0.0.0:8000", keys(), false, true);
+    check("127.0.0.1:8000", Keys::default(), false, true);
+    check("[::1]:8000", Keys::default(), false, true);
+}
+
+#[tokio::test]
+async fn names_must_be_known() {
+    let allowed_hosts = vec!["k2.example".into()];
+    let router = routes(ServerOptions { allowed_hosts, ..ServerOptions::default() });
+    for (host, status) in [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("localhost.", 200),
+        ("127.0.0.1:8000", 200),
+        ("192.168.1.5", 200),
+        ("[::1]:8000", 200),
+        ("k2.example:443", 200),
+        ("K2.Example", 200),
+        ("evil.example", 403),
+        ("k2.example.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("evil.example@localhost", 403),
+        ("local host", 403),
+        ("", 400),
+    ] {
+        for line in ["GET /health", "GET /v1/models", "GET /metrics"] {
+            let answer = send(&router, request(line, &[("host", host)], Body::empty())).await;
+            assert_eq!(answer.status, status, "{line} with host {host:?}: {}", answer.text);
+        }
+    }
+    let answer = send(&router, request("GET http://evil.example/v1/models", &[], Body::empty())).await;
+    assert_eq!(answer.status, 403, "a name in the address line");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_stay_out() {
+    let allowed_origins = vec!["https://chat.example".into()];
+    let options = ServerOptions { allowed_origins, keys: keys(), ..ServerOptions::default() };
+    let router = routes(options.clone());
+    let all = routes(ServerOptions { allowed_origins: vec!["*".into()], ..options });
+    for (router, origin, status, allowed) in [
+        (&router, "", 200, ""),
+        (&router, "https://chat.example", 200, "https://chat.example"),
+        (&router, "http://localhost:8000", 200, ""), // a page of its own
+        (&router, "https://evil.example", 403, ""),
+        (&router, "https://chat.example.evil.example", 403, ""),
+        (&router, "http://chat.example", 403, ""),
+        (&router, "null", 403, ""),
+        (&all, "https://evil.example", 200, "https://evil.example"),
+    ] {
+        let key = ("x-api-key", "key-of-ann");
+        let answer = send(router, request("GET /v1/models", &[("origin", origin), key], Body::empty())).await;
+        assert_eq!(answer.status, status, "{origin}");
+        assert_eq!(answer.header("access-control-allow-origin"), allowed, "{origin}");
+
+        let asks = ("access-control-request-method", "POST");
+        let wants = ("access-control-request-headers", "authorization,content-type");
+        let preflight =
+            request("OPTIONS /v1/chat/completions", &[("origin", origin), asks, wants], Body::empty());
+        let answer = send(router, preflight).await;
+        assert_eq!(answer.header("access-control-allow-origin"), allowed, "preflight of {origin}");
+        let answered = [StatusCode::NO_CONTENT, StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
+        let expected = answered[if status == 403 { 1 } else { usize::from(origin.is_empty()) * 2 }];
+        assert_eq!(answer.status, expected, "preflight of {origin}");
+        if !allowed.is_empty() {
+            assert_eq!(answer.header("access-control-allow-headers"), "authorization,content-type");
+            assert_eq!(answer.header("vary"), "origin");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_are_bounded() {
+    let limits = Limits { body_bytes: 4000, messages: 2, tools: 1, stops: 2, ..Limits::default() };
+    let router = Server::new(served(limits), ServerOptions::default()).unwrap().router();
+    let tool = |name: &str| json!({ "type": "function", "function": { "name": name } });
+    let user = json!({ "role": "user", "content": "Hi" });
+    let chat = |changed: Value| {
+        let mut body = json!({ "model": MODEL, "messages": [user], "max_tokens": 1 });
+        body.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+        body.to_string()
+    };
+    let check = async |body: String, status: u16, says: &str| {
+        let answer = send(&router, request("POST /v1/chat/completions", &[], body.clone())).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text);
+        assert!(answer.text.contains(says), "{body}: {}", answer.text);
+    };
+    check(chat(json!({})), 200, "").await;
+    check(chat(json!({ "messages": [user, user] })), 200, "").await;
+    check(chat(json!({ "messages": [user, user, user] })), 400, "has 3 messages, expected 1 to 2").await;
+    check(chat(json!({ "tools": [tool("a")] })), 200, "").await;
+    check(chat(json!({ "tools": [tool("a"), tool("b")] })), 400, "2 tools; at most 1").await;
+    check(chat(json!({ "stop": ["a", "b"] })), 200, "").await;
+    check(chat(json!({ "stop": ["a", "b", "c"] })), 400, "`stop` has 3 strings, expected at most 2").await;
+    check(format!("{}{}", chat(json!({})), " ".repeat(4000)), 413, "larger than 4000 bytes").await;
+    check("{".into(), 400, "not a JSON object").await;
+
+    let pieces = stream::iter((0..3).map(|_| Ok::<_, axum::Error>(Bytes::from(vec![b' '; 1500]))));
+    let answer = send(&router, request("POST /v1/completions", &[], Body::from_stream(pieces))).await;
+    assert_eq!(answer.status, 413, "a length that was not announced");
+}
+
+#[tokio::test]
+async fn bodies_and_answers_come_in_time() {
+    let short = Duration::from_millis(20);
+    let timeouts = Timeouts { body: short, request: short, ..Timeouts::default() };
+    let router = routes(ServerOptions { timeouts, ..ServerOptions::default() });
+    let silent = Body::from_stream(stream::pending::<Result<Bytes, axum::Error>>());
+    let answer = send(&router, request("POST /v1/completions", &[], silent)).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["type"].clone()),
+        (StatusCode::REQUEST_TIMEOUT, json!("invalid_request_error"))
+    );
+
+    let answer = send(&router, request("POST /v1/completions", &[], completion(4000).to_string())).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text);
+    let streamed = router.oneshot(request("POST /v1/completions", &[], endless())).await.unwrap();
+    assert_eq!(streamed.status(), 200);
+    assert!(axum::body::to_bytes(streamed.into_body(), 1 << 24).await.is_err(), "the stream is cut off");
+}
+
+#[tokio::test]
+async fn each_key_has_its_places() {
+    let options =
+        ServerOptions { keys: keys(), max_requests: 3, max_requests_per_key: 2, ..ServerOptions::default() };
+    let router = routes(options);
+    let ask = |key: &'static str| {
+        let headers = [("authorization", key)];
+        router.clone().oneshot(request("POST /v1/completions", &headers, endless()))
+    };
+    let (ann, bob) = ("Bearer key-of-ann", "Bearer key-of-bob");
+    let first = ask(ann).await.unwrap();
+    let second = ask(ann).await.unwrap();
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    let third = ask(ann).await.unwrap();
+    assert_eq!(third.status(), 429, "this key has its two");
+    assert_eq!(third.headers()["retry-after"], "1");
+    let other = ask(bob).await.unwrap();
+    assert_eq!(other.status(), 200, "another key has places of its own");
+    let full = ask(bob).await.unwrap();
+    assert_eq!(full.status(), 429, "all places are taken");
+    assert_eq!(ask("Bearer key-of-eve").await.unwrap().status(), 401, "no key, no word of places");
+    drop(first);
+    assert_eq!(ask(ann).await.unwrap().status(), 200, "a place that was given back");
+}
