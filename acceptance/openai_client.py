@@ -132,6 +132,23 @@ def raw(client, model):
     assert client.completions.create(**{**asked, "prompt": markers}).usage.prompt_tokens == 2 + len("user")
 
 
+def likelihoods(client, model):
+    """As benchmarks of base models ask: which of two ends of a text is likelier?"""
+    prompts = ["The tide is high", "The tide is low"]
+    asked = dict(model=model, max_tokens=1, echo=True, logprobs=1, temperature=0)
+    together = client.completions.create(prompt=prompts, **asked)
+    for choice, prompt in zip(together.choices, prompts, strict=True):
+        alone = client.completions.create(prompt=prompt, **asked).choices[0]
+        assert (alone.text, alone.logprobs) == (choice.text, choice.logprobs) and choice.text.startswith(prompt)
+        found, length = choice.logprobs, len("The tide is")
+        assert found.token_logprobs[0] is None and all(logprob <= 0 for logprob in found.token_logprobs[1:])
+        assert "".join(found.tokens[:length]) == "The tide is" and found.text_offset[length] == length
+        assert all(top[token] == logprob for token, top, logprob in zip(found.tokens, found.top_logprobs, found.token_logprobs) if top)
+    streamed = list(client.completions.create(prompt=prompts, n=2, stream=True, **asked))
+    texts = ["".join(c.choices[0].text for c in streamed if c.choices[0].index == index) for index in range(4)]
+    assert texts == [choice.text for choice in together.choices for _ in range(2)], (texts, together)
+
+
 def stop_strings(client, model):
     for seed in range(50):
         asked = dict(model=model, prompt="The tide", max_tokens=64, temperature=1.0, seed=seed)
@@ -185,7 +202,7 @@ def refusals(client, model):
                 raise AssertionError(f"taken: {json.dumps(changed)[:200]}")
 
 
-CHECKS = [plain, same_seed_same_answer, streamed, progress, with_tools, with_history, raw, stop_strings, models, refusals]
+CHECKS = [plain, same_seed_same_answer, streamed, progress, with_tools, with_history, raw, likelihoods, stop_strings, models, refusals]
 
 
 def run(name, connect, checks, argv, *options):

@@ -150,7 +150,7 @@ impl Conversation {
             match events.blocking_recv() {
                 Some(Event::Token { id, .. }) => shown.add(parser.push_token(&self.tokenizer, id)?)?,
                 Some(Event::Finished { reason, .. }) => break reason,
-                Some(Event::Prefill { .. } | Event::PromptLogits { .. }) => {}
+                Some(Event::Prefill { .. } | Event::PromptLogits { .. } | Event::PromptLogprobs { .. }) => {}
                 None => break FinishReason::Failed("the engine has stopped".into()),
             }
         };

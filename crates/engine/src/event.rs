@@ -23,6 +23,12 @@ pub enum Event {
         /// One row after the other.
         rows: Vec<f32>,
     },
+    /// How likely the next prompt tokens are, each after those before it; only if that was asked for. The
+    /// first token of a prompt is never among them.
+    PromptLogprobs {
+        /// Ids and log-probabilities.
+        tokens: Vec<(u32, Logprobs)>,
+    },
     /// The next token.
     Token {
         /// Its id.

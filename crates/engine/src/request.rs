@@ -30,6 +30,8 @@ pub struct Request {
     pub masked_ids: Arc<[u32]>,
     /// With each token the logarithm of its probability, and of so many of the likeliest.
     pub logprobs: Option<usize>,
+    /// The same for each token of the prompt but the first ([`crate::Event::PromptLogprobs`]).
+    pub prompt_logprobs: Option<usize>,
     /// Whether the logits of all prompt positions are wanted ([`crate::Event::PromptLogits`]).
     pub prompt_logits: bool,
 }
@@ -183,7 +185,9 @@ impl Request {
         if let Some(&(id, bias)) = self.logit_bias.iter().find(wrong) {
             return Err(SubmitError::LogitBias { id, bias, vocab_size });
         }
-        if let Some(wanted) = self.logprobs.filter(|wanted| *wanted > MAX_TOP_LOGPROBS) {
+        if let Some(wanted) =
+            self.logprobs.max(self.prompt_logprobs).filter(|wanted| *wanted > MAX_TOP_LOGPROBS)
+        {
             return Err(SubmitError::TopLogprobs { wanted });
         }
         let mut masked: Vec<u32> =

@@ -12,6 +12,7 @@ use crate::blocks::{BlockPool, BlockTable};
 use crate::constraint::Constraint;
 use crate::engine::Limits;
 use crate::event::{Event, FinishReason, Timings, Usage};
+use crate::logprobs::logprobs;
 use crate::request::Request;
 use crate::sampler::{Choice, Sampler};
 
@@ -24,8 +25,8 @@ pub(crate) struct Sequence {
     num_computed_tokens: usize,
     /// Where in the cache.
     block_table: BlockTable,
-    /// Prompt positions whose logits have been given out.
-    num_prompt_logits: usize,
+    /// Prompt positions whose logits, or what was made of them, have been given out.
+    num_prompt_rows: usize,
     request: Request,
     sampler: Sampler,
     /// How far the answer has come in the request's grammar.
@@ -52,7 +53,7 @@ impl Sequence {
             tokens,
             num_computed_tokens: 0,
             block_table: BlockTable::default(),
-            num_prompt_logits: 0,
+            num_prompt_rows: 0,
             sampler,
             constraint: request.grammar.as_ref().map(|grammar| grammar.start()),
             request,
@@ -67,7 +68,7 @@ impl Sequence {
     /// Its turn has come, for the first time or again: takes what the cache knows of it. The last token is
     /// computed in any case, for its logits. Says whether this was the first time.
     pub(crate) fn begin(&mut self, pool: &mut BlockPool) -> bool {
-        if !self.request.prompt_logits {
+        if !self.wants_prompt_rows() {
             self.block_table = pool.find(&self.tokens[..self.tokens.len() - 1]);
             self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
         }
@@ -119,7 +120,7 @@ impl Sequence {
 
     /// Which rows of a step that ends at position `end` are needed.
     fn logit_rows(&self, end: usize) -> LogitRows {
-        if self.request.prompt_logits && self.num_computed_tokens < self.usage.prompt_tokens {
+        if self.wants_prompt_rows() && self.num_computed_tokens < self.usage.prompt_tokens {
             LogitRows::All
         } else if end == self.tokens.len() && self.request.max_tokens > 0 {
             LogitRows::Last
@@ -137,7 +138,7 @@ impl Sequence {
         limits: &Limits,
         pool: &mut BlockPool,
     ) -> Option<FinishReason> {
-        self.give_prompt_logits(count, logits, limits.vocab_size);
+        self.give_prompt_rows(count, logits, limits.vocab_size);
         self.num_computed_tokens += count;
         pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
         if self.num_computed_tokens < self.tokens.len() {
@@ -171,14 +172,29 @@ impl Sequence {
     }
 
     /// Rows of prompt positions that have not been given out: after a pause the same ones come again.
-    fn give_prompt_logits(&mut self, count: usize, logits: &[f32], vocab_size: usize) {
-        let (first, start) = (self.num_computed_tokens, self.num_prompt_logits);
+    fn give_prompt_rows(&mut self, count: usize, logits: &[f32], vocab_size: usize) {
+        let (first, start) = (self.num_computed_tokens, self.num_prompt_rows);
         let end = self.usage.prompt_tokens.min(first + count);
-        if self.request.prompt_logits && start < end {
-            let rows = logits[(start - first) * vocab_size..(end - first) * vocab_size].to_vec();
-            self.num_prompt_logits = end;
-            self.emit(Event::PromptLogits { start, rows });
+        if !self.wants_prompt_rows() || start >= end {
+            return;
         }
+        self.num_prompt_rows = end;
+        let rows = &logits[(start - first) * vocab_size..(end - first) * vocab_size];
+        if let Some(count) = self.request.prompt_logprobs {
+            // A row is about the token that follows it.
+            let followers = self.tokens[start + 1..self.usage.prompt_tokens.min(end + 1)].iter();
+            let tokens = followers.zip(rows.chunks_exact(vocab_size));
+            let tokens = tokens.map(|(id, row)| (*id, logprobs(row, *id, count))).collect();
+            self.emit(Event::PromptLogprobs { tokens });
+        }
+        if self.request.prompt_logits {
+            self.emit(Event::PromptLogits { start, rows: rows.to_vec() });
+        }
+    }
+
+    /// Whether the logits of every prompt position are needed.
+    fn wants_prompt_rows(&self) -> bool {
+        self.request.prompt_logits || self.request.prompt_logprobs.is_some()
     }
 
     /// Appends the token that follows the last row.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k2_chat::{Delta, Detokenizer, EndReason, FinishReason, Reply, StopMatcher, ToolCallParser};
-use k2_engine::{Event, Events, FinishReason as EngineReason, Usage};
+use k2_engine::{Event, Events, FinishReason as EngineReason, Logprobs, Usage};
 
 use crate::error::ApiError;
 use crate::record::Record;
@@ -19,6 +19,17 @@ pub(crate) struct Answer {
     record: Option<Arc<Record>>,
     /// Tokens of reasoning so far.
     reasoning_tokens: usize,
+    /// Of the tokens since they were last taken.
+    logprobs: Vec<TokenLogprobs>,
+}
+
+/// How likely a token was, as the client may see it: tokens by their bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenLogprobs {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) logprob: f32,
+    /// The likeliest tokens at its place.
+    pub(crate) top: Vec<(Vec<u8>, f32)>,
 }
 
 /// What tokens become.
@@ -38,6 +49,8 @@ pub(crate) enum Step {
         /// Tokens of the prompt.
         usage: Usage,
     },
+    /// How likely the prompt's next tokens are, each after those before it; the first has none.
+    Prompt(Vec<TokenLogprobs>),
     /// Its next pieces.
     Deltas(Vec<Delta>),
     /// Its last pieces, and its end.
@@ -47,7 +60,7 @@ pub(crate) enum Step {
 }
 
 /// How an answer ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct End {
     pub(crate) finish_reason: FinishReason,
     /// The stop string that ended it.
@@ -55,11 +68,16 @@ pub(crate) struct End {
     pub(crate) usage: Usage,
     /// How many of the tokens were reasoning.
     pub(crate) reasoning_tokens: usize,
+    /// Those of the prompt's tokens from the second on, in a whole answer.
+    pub(crate) prompt_logprobs: Vec<TokenLogprobs>,
+    /// Those that have not been taken before.
+    pub(crate) logprobs: Vec<TokenLogprobs>,
 }
 
 impl Answer {
     pub(crate) fn new(served: Arc<Served>, events: Events, reader: Reader) -> Answer {
-        Answer { served, events, reader: Some(reader), record: Record::current(), reasoning_tokens: 0 }
+        let (record, logprobs) = (Record::current(), Vec::new());
+        Answer { served, events, reader: Some(reader), record, reasoning_tokens: 0, logprobs }
     }
 
     /// Waits for the next step; none after [`Step::End`] and [`Step::Failed`].
@@ -70,12 +88,17 @@ impl Answer {
                 Some(Event::Prefill { num_computed_tokens, usage }) => {
                     return Some(Step::Prefill { num_computed_tokens, usage });
                 }
-                Some(Event::Token { id, .. }) => match self.token(id) {
+                Some(Event::Token { id, logprobs }) => match self.token(id, logprobs.as_ref()) {
                     Ok(deltas) if deltas.is_empty() => {}
                     Ok(deltas) => return Some(Step::Deltas(deltas)),
                     Err(error) => return Some(self.fail(error)),
                 },
                 Some(Event::PromptLogits { .. }) => {}
+                Some(Event::PromptLogprobs { tokens }) => {
+                    let shown =
+                        |(id, logprobs): &(u32, Logprobs)| TokenLogprobs::new(&self.served, *id, logprobs);
+                    return Some(Step::Prompt(tokens.iter().map(shown).collect()));
+                }
                 Some(Event::Finished { reason, usage, timings }) => {
                     if let Some(record) = &self.record {
                         record.answered(usage, timings);
@@ -92,12 +115,14 @@ impl Answer {
 
     /// Waits for all of it.
     pub(crate) async fn whole(mut self) -> Result<(Reply, End), ApiError> {
-        let mut reply = Reply::default();
+        let (mut reply, mut prompt_logprobs) = (Reply::default(), Vec::new());
         while let Some(step) = self.next().await {
             match step {
                 Step::Prefill { .. } => {}
+                Step::Prompt(tokens) => prompt_logprobs.extend(tokens),
                 Step::Deltas(deltas) => reply.extend(deltas),
-                Step::End(deltas, end) => {
+                Step::End(deltas, mut end) => {
+                    end.prompt_logprobs = prompt_logprobs;
                     reply.extend(deltas);
                     reply.finish_reason = end.finish_reason;
                     if reply.tool_calls.is_empty() {
@@ -111,11 +136,17 @@ impl Answer {
         Err(ApiError::failed("the answer has no end"))
     }
 
-    fn token(&mut self, id: u32) -> Result<Vec<Delta>, String> {
+    /// Log-probabilities of the tokens since this was last asked.
+    pub(crate) fn take_logprobs(&mut self) -> Vec<TokenLogprobs> {
+        std::mem::take(&mut self.logprobs)
+    }
+
+    fn token(&mut self, id: u32, logprobs: Option<&Logprobs>) -> Result<Vec<Delta>, String> {
         let Some(reader) = self.reader.as_mut().filter(|reader| !reader.stopped()) else {
             return Ok(Vec::new());
         };
         self.reasoning_tokens += usize::from(reader.is_reasoning());
+        self.logprobs.extend(logprobs.map(|logprobs| TokenLogprobs::new(&self.served, id, logprobs)));
         let deltas = reader.push(&self.served, id)?;
         if reader.stopped() {
             self.events.canceller().cancel();
@@ -130,7 +161,9 @@ impl Answer {
             _ => EndReason::EndOfTurn,
         };
         let (deltas, finish_reason, stop) = reader.finish(reason);
-        let end = End { finish_reason, stop, usage, reasoning_tokens: self.reasoning_tokens };
+        let (reasoning_tokens, logprobs) = (self.reasoning_tokens, self.take_logprobs());
+        let prompt_logprobs = Vec::new();
+        let end = End { finish_reason, stop, usage, reasoning_tokens, prompt_logprobs, logprobs };
         Some(Step::End(deltas, end))
     }
 
@@ -138,6 +171,15 @@ impl Answer {
         tracing::error!(message, "an answer failed");
         self.reader = None;
         Step::Failed(ApiError::failed(message))
+    }
+}
+
+impl TokenLogprobs {
+    fn new(served: &Served, id: u32, logprobs: &Logprobs) -> TokenLogprobs {
+        // Ids without a token have no bytes.
+        let bytes = |id: u32| served.tokenizer.token_bytes(id).unwrap_or_default().to_vec();
+        let top = logprobs.top.iter().map(|(id, logprob)| (bytes(*id), *logprob)).collect();
+        TokenLogprobs { bytes: bytes(id), logprob: logprobs.chosen, top }
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Re
     let answer = request.answer(&served)?;
     let id = new_id("msg_");
     if streams {
-        return Ok(sse(answer, Events::new(id, served.model_name.clone())));
+        return Ok(sse(vec![(answer, Events::new(id, served.model_name.clone()))]));
     }
     let (reply, end) = answer.whole().await?;
     Ok(Json(message(&id, &served.model_name, &reply, &end)).into_response())

@@ -26,7 +26,7 @@ pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Re
     let answer = request.answer(&served)?;
     let head = Head::new("chatcmpl", &served.model_name);
     match stream {
-        Some(options) => Ok(sse(answer, Chunks::new(head, options))),
+        Some(options) => Ok(sse(vec![(answer, Chunks::new(head, options))])),
         None => {
             let (reply, end) = answer.whole().await?;
             Ok(Json(completion(&head, &reply, &end)).into_response())

@@ -1,143 +1,142 @@
 //! `POST /v1/completions`: raw continuation, as in OpenAI's API reference ("Create completion").
 //!
 //! Markers of tool calls stay text here, so that clients can parse them by hand; in the prompt they become
-//! control tokens, since whoever writes a raw prompt writes the turn format too.
+//! control tokens, since whoever writes a raw prompt writes the turn format too. With `echo` and `logprobs` a
+//! prompt's own tokens get their probabilities: benchmarks of base models choose the likeliest of several texts.
+
+mod choice;
+mod prompt;
+mod token_list;
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use k2_chat::{Delta, Detokenizer, FinishReason};
-use k2_engine::Request;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use k2_chat::Detokenizer;
+use k2_engine::{Request, Usage};
 
 use crate::answer::{Answer, End, Reader};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::served::Served;
-use crate::stream::{Head, Wire, data, done, sse, usage};
+use crate::stream::{Head, sse, usage};
+use choice::{Choice, Shown};
 
 /// OpenAI's default for this endpoint.
 const MAX_TOKENS: usize = 16;
 
-/// A prompt in one of its forms; several at once are refused.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Prompt {
-    Text(String),
-    Ids(Vec<u32>),
-    Texts(Vec<String>),
-    IdLists(Vec<Vec<u32>>),
+/// Most answers to one request, over all its prompts.
+const MAX_CHOICES: usize = 128;
+
+/// What a client asks for.
+struct Completion {
+    /// Each prompt's ids.
+    prompts: Vec<Vec<u32>>,
+    options: Options,
+    /// Answers to each.
+    n: usize,
+    /// `max_tokens` is 0: the prompt is computed and nothing else.
+    only_prompt: bool,
+    shown: Shown,
 }
 
 pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut body = Body::parse(&body)?;
-    served.check_model(&mut body)?;
-    let options = Options::take(&mut body, &served)?;
-    body.only("echo", &[false])?;
-    body.only("best_of", &[1])?;
-    body.only("suffix", &[String::new()])?;
-    body.only::<Value>("logprobs", &[])?;
-    let prompt = body.required::<Prompt>("prompt")?.ids(&served)?;
-    body.finish()?;
-    let request = Request {
-        prompt,
-        max_tokens: options.max_tokens.unwrap_or(MAX_TOKENS),
-        sampling: options.sampling,
-        stop_ids: Arc::clone(&served.stop_ids),
-        masked_ids: Arc::clone(&served.masked_ids),
-        ..Request::default()
-    };
-    let events = served.engine.submit(request).map_err(|error| ApiError::submit(&error, "prompt"))?;
-    let wire = Chunks {
-        head: Head::new("cmpl", &served.model_name),
-        include_usage: options.stream.is_some_and(|stream| stream.include_usage),
-    };
-    let answer = Answer::new(served, events, Reader::Text(Detokenizer::new(), options.stop));
-    match options.stream {
-        Some(_) => Ok(sse(answer, wire)),
-        None => whole(answer, &wire).await,
+    let completion = Completion::take(Body::parse(&body)?, &served)?;
+    let head = Arc::new(Head::new("cmpl", &served.model_name));
+    let choices = completion.start(&served, &head)?;
+    if completion.options.stream.is_some() {
+        return Ok(sse(choices));
     }
-}
-
-impl Prompt {
-    fn ids(self, served: &Served) -> Result<Vec<u32>, ApiError> {
-        let several = |count: usize| {
-            ApiError::unsupported(
-                "prompt",
-                format!("`prompt` is a list of {count} prompts; send them one by one"),
-            )
-        };
-        match self {
-            Prompt::Text(text) => Ok(served.tokenizer.encode(&text, true)),
-            Prompt::Ids(ids) => Ok(ids),
-            Prompt::Texts(texts) => match <[String; 1]>::try_from(texts) {
-                Ok([text]) => Ok(served.tokenizer.encode(&text, true)),
-                Err(texts) => Err(several(texts.len())),
-            },
-            Prompt::IdLists(lists) => match <[Vec<u32>; 1]>::try_from(lists) {
-                Ok([ids]) => Ok(ids),
-                Err(lists) => Err(several(lists.len())),
-            },
-        }
+    let (mut shown, mut ends) = (Vec::new(), Vec::new());
+    for (answer, mut choice) in choices {
+        let (reply, end) = answer.whole().await?;
+        shown.push(choice.whole(reply.content.as_deref().unwrap_or_default(), &end));
+        ends.push(end);
     }
-}
-
-async fn whole(answer: Answer, wire: &Chunks) -> Result<Response, ApiError> {
-    let (reply, end) = answer.whole().await?;
-    let text = reply.content.unwrap_or_default();
-    let mut completion = wire.head.json("text_completion", choices(&text, Some(end.finish_reason)));
-    completion["usage"] = usage(&end);
+    let mut completion = head.json("text_completion", shown.into());
+    completion["usage"] = usage(&total(&ends));
     Ok(Json(completion).into_response())
 }
 
-struct Chunks {
-    head: Head,
-    include_usage: bool,
-}
-
-impl Chunks {
-    fn chunk(&self, choices: Value, usage: Value) -> Value {
-        let mut chunk = self.head.json("text_completion", choices);
-        if self.include_usage {
-            chunk["usage"] = usage;
+impl Completion {
+    fn take(mut body: Body, served: &Served) -> Result<Completion, ApiError> {
+        served.check_model(&mut body)?;
+        let only_prompt = body.peek::<Option<i64>>("max_tokens")?.flatten() == Some(0);
+        if only_prompt {
+            body.optional::<i64>("max_tokens")?;
         }
-        chunk
-    }
-}
-
-impl Wire for Chunks {
-    fn first(&mut self) -> Vec<Event> {
-        Vec::new()
-    }
-
-    fn delta(&mut self, delta: Delta) -> Vec<Event> {
-        vec![data(&self.chunk(choices(content(&delta), None), Value::Null))]
-    }
-
-    fn last(&mut self, end: &End) -> Vec<Event> {
-        let mut last = vec![data(&self.chunk(choices("", Some(end.finish_reason)), Value::Null))];
-        if self.include_usage {
-            last.push(data(&self.chunk(json!([]), usage(end))));
+        let n = answers(&mut body, served.limits.n)?;
+        let options = Options::take(&mut body, served)?;
+        body.only("suffix", &[String::new()])?;
+        if let Some(best_of) = body.optional::<usize>("best_of")?.filter(|best_of| *best_of != n) {
+            let message = format!("`best_of` is {best_of} and `n` is {}; this server gives all answers", n);
+            return Err(ApiError::unsupported("best_of", message));
         }
-        last.push(done());
-        last
+        let shown = Shown::take(&mut body, &options, served.limits.top_logprobs)?;
+        let prompts = prompt::take(&mut body, served)?;
+        body.finish()?;
+        let choices = prompts.len().saturating_mul(n);
+        if choices > MAX_CHOICES {
+            let message = format!(
+                "{} prompts with {} answers each; at most {MAX_CHOICES} answers are given",
+                prompts.len(),
+                n
+            );
+            return Err(ApiError::field("prompt", message));
+        }
+        Ok(Completion { prompts, options, n, only_prompt, shown })
+    }
+
+    fn request(&self, served: &Served, prompt: &[u32]) -> Request {
+        Request {
+            prompt: prompt.to_vec(),
+            max_tokens: if self.only_prompt { 0 } else { self.options.max_tokens.unwrap_or(MAX_TOKENS) },
+            sampling: self.options.sampling,
+            stop_ids: Arc::clone(&served.stop_ids),
+            masked_ids: Arc::clone(&served.masked_ids),
+            logprobs: self.shown.logprobs,
+            prompt_logprobs: self.shown.logprobs.filter(|_| self.shown.echo),
+            ..Request::default()
+        }
+    }
+
+    /// Submits every prompt as often as answers are wanted.
+    fn start(&self, served: &Arc<Served>, head: &Arc<Head>) -> Result<Vec<(Answer, Choice)>, ApiError> {
+        let mut choices = Vec::new();
+        for prompt in &self.prompts {
+            let request = self.request(served, prompt);
+            for index in 0..self.n {
+                let sampling = request.sampling.of_answer(index as u64);
+                let events = served
+                    .engine
+                    .submit(Request { sampling, ..request.clone() })
+                    .map_err(|error| ApiError::submit(&error, "prompt"))?;
+                let reader = Reader::Text(Detokenizer::new(), self.options.stop.clone());
+                let choice = Choice::new(Arc::clone(head), choices.len(), self.shown, prompt, served);
+                choices.push((Answer::new(Arc::clone(served), events, reader), choice));
+            }
+        }
+        Ok(choices)
     }
 }
 
-fn choices(text: &str, reason: Option<FinishReason>) -> Value {
-    json!([{ "index": 0, "text": text, "finish_reason": reason, "logprobs": null }])
+fn answers(body: &mut Body, most: usize) -> Result<usize, ApiError> {
+    match body.optional::<i64>("n")?.unwrap_or(1) {
+        n if n >= 1 && n <= most as i64 => Ok(n as usize),
+        n => Err(ApiError::field("n", format!("`n` is {n}, expected 1 to {most}"))),
+    }
 }
 
-/// The reader of raw text gives content and nothing else.
-fn content(delta: &Delta) -> &str {
-    match delta {
-        Delta::Content(text) => text,
-        Delta::Reasoning(_) | Delta::Call { .. } | Delta::Arguments { .. } => "",
-    }
+/// What all answers took together. Answers to the same prompt each count it, since each has read it.
+fn total(ends: &[End]) -> End {
+    let sum = |of: fn(&Usage) -> usize| ends.iter().map(|end| of(&end.usage)).sum();
+    let usage = Usage {
+        prompt_tokens: sum(|usage| usage.prompt_tokens),
+        num_cached_tokens: sum(|usage| usage.num_cached_tokens),
+        completion_tokens: sum(|usage| usage.completion_tokens),
+    };
+    End { usage, ..End::default() }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Re
     let answer = request.answer(&served)?;
     let shell = Shell::new(&served.model_name, echoed);
     if streams {
-        return Ok(sse(answer, Events::new(shell)));
+        return Ok(sse(vec![(answer, Events::new(shell))]));
     }
     let (reply, end) = answer.whole().await?;
     Ok(Json(shell.ended(&Output::of(&reply, &end), &end)).into_response())

@@ -12,7 +12,7 @@ use k2_chat::Delta;
 use k2_engine::Usage;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, End, Step};
+use crate::answer::{Answer, End, Step, TokenLogprobs};
 use crate::error::ApiError;
 
 /// A comment is sent when nothing else was for so long, so that nobody in between closes the connection.
@@ -68,8 +68,23 @@ pub(crate) trait Wire {
     /// A piece.
     fn delta(&mut self, delta: Delta) -> Vec<Event>;
 
+    /// How likely the tokens were that the next pieces come from, if that was asked for.
+    fn logprobs(&mut self, _tokens: &[TokenLogprobs]) -> Vec<Event> {
+        Vec::new()
+    }
+
+    /// How likely the prompt's next tokens are, if that was asked for.
+    fn prompt(&mut self, _tokens: &[TokenLogprobs]) -> Vec<Event> {
+        Vec::new()
+    }
+
     /// What comes after all pieces.
     fn last(&mut self, end: &End) -> Vec<Event>;
+
+    /// What comes after the last of all answers, which ended so.
+    fn closing(&mut self, _ends: &[End]) -> Vec<Event> {
+        Vec::new()
+    }
 
     /// The answer cannot be finished.
     fn failed(&mut self, error: &ApiError) -> Vec<Event> {
@@ -77,10 +92,12 @@ pub(crate) trait Wire {
     }
 }
 
-/// The response that streams an answer. It is cancelled when the client goes away.
-pub(crate) fn sse<W: Wire + Send + 'static>(answer: Answer, mut wire: W) -> Response {
-    let ready = wire.first().into();
-    let events = stream::unfold(Sending { answer, wire, ready }, |mut sending| async move {
+/// The response that streams answers, one after the other; the engine computes them together. They are cancelled
+/// when the client goes away.
+pub(crate) fn sse<W: Wire + Send + 'static>(mut answers: Vec<(Answer, W)>) -> Response {
+    let ready = answers.iter_mut().flat_map(|(_, wire)| wire.first()).collect();
+    let sending = Sending { answers: answers.into(), ready, ends: Vec::new() };
+    let events = stream::unfold(sending, |mut sending| async move {
         let event = sending.next().await?;
         Some((Ok::<_, Infallible>(event), sending))
     });
@@ -98,32 +115,49 @@ pub(crate) fn done() -> Event {
 }
 
 struct Sending<W> {
-    answer: Answer,
-    wire: W,
+    /// The first is being sent.
+    answers: VecDeque<(Answer, W)>,
     ready: VecDeque<Event>,
+    ends: Vec<End>,
 }
 
 impl<W: Wire> Sending<W> {
     async fn next(&mut self) -> Option<Event> {
         while self.ready.is_empty() {
-            match self.answer.next().await? {
+            let (answer, wire) = self.answers.front_mut()?;
+            match answer.next().await? {
                 Step::Prefill { num_computed_tokens, usage } => {
-                    self.ready.extend(self.wire.prefill(num_computed_tokens, usage));
+                    self.ready.extend(wire.prefill(num_computed_tokens, usage));
                 }
-                Step::Deltas(deltas) => self.deltas(deltas),
+                Step::Prompt(tokens) => self.ready.extend(wire.prompt(&tokens)),
+                Step::Deltas(deltas) => {
+                    let logprobs = answer.take_logprobs();
+                    self.ready.extend(pieces(wire, &logprobs, deltas));
+                }
                 Step::End(deltas, end) => {
-                    self.deltas(deltas);
-                    self.ready.extend(self.wire.last(&end));
+                    self.ready.extend(pieces(wire, &end.logprobs, deltas));
+                    self.ready.extend(wire.last(&end));
+                    self.ends.push(end);
+                    if let Some((_, mut wire)) = self.answers.pop_front()
+                        && self.answers.is_empty()
+                    {
+                        self.ready.extend(wire.closing(&self.ends));
+                    }
                 }
-                Step::Failed(error) => self.ready.extend(self.wire.failed(&error)),
+                Step::Failed(error) => {
+                    self.ready.extend(wire.failed(&error));
+                    self.answers.clear();
+                }
             }
         }
         self.ready.pop_front()
     }
+}
 
-    fn deltas(&mut self, deltas: Vec<Delta>) {
-        self.ready.extend(deltas.into_iter().flat_map(|delta| self.wire.delta(delta)));
-    }
+fn pieces(wire: &mut impl Wire, logprobs: &[TokenLogprobs], deltas: Vec<Delta>) -> Vec<Event> {
+    let mut events = if logprobs.is_empty() { Vec::new() } else { wire.logprobs(logprobs) };
+    events.extend(deltas.into_iter().flat_map(|delta| wire.delta(delta)));
+    events
 }
 
 /// What a client reads of these pieces and this end: one line for each event, new ids as `ID`.
@@ -133,6 +167,7 @@ pub(crate) async fn transcript(wire: &mut impl Wire, deltas: Vec<Delta>, end: &E
     events.extend(wire.prefill(0, Usage { completion_tokens: 0, ..end.usage }));
     events.extend(deltas.into_iter().flat_map(|delta| wire.delta(delta)));
     events.extend(wire.last(end));
+    events.extend(wire.closing(std::slice::from_ref(end)));
     let response = Sse::new(stream::iter(events.into_iter().map(Ok::<_, Infallible>))).into_response();
     let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
     let body = String::from_utf8_lossy(&body).into_owned();

@@ -37,7 +37,7 @@ impl Output {
     pub(super) fn take(&mut self, mut events: Events) -> Result<Ended, Box<dyn Error>> {
         while let Some(event) = events.blocking_recv() {
             match event {
-                Event::Prefill { .. } => {}
+                Event::Prefill { .. } | Event::PromptLogprobs { .. } => {}
                 Event::PromptLogits { rows, .. } => {
                     self.logits.extend(rows.iter().flat_map(|logit| logit.to_le_bytes()));
                 }

@@ -66,6 +66,27 @@ fn endings() {
 }
 
 #[test]
+fn prompt_tokens_have_the_probabilities_that_they_would_have_as_answers() {
+    let folder = bf16();
+    let (prompt, tokens) = (ids(&folder, "input_ids"), ids(&folder, "greedy_tokens"));
+    let whole: Vec<u32> = prompt.iter().chain(&tokens).copied().collect();
+    let ask = |request: Request, prefill_chunk| {
+        let engine = start(&folder, options(prefill_chunk));
+        let warm = answer(engine.submit(greedy(&request.prompt, 1)).unwrap()).0;
+        assert_eq!(warm.prompt_logprobs, []);
+        answer(engine.submit(request).unwrap()).0
+    };
+    let answered = ask(Request { logprobs: Some(3), ..greedy(&prompt, tokens.len()) }, 16);
+    let expected: Vec<_> = tokens.iter().copied().zip(answered.logprobs).collect();
+    for prefill_chunk in [7, 4096] {
+        let request = Request { prompt_logprobs: Some(3), ..greedy(&whole, 0) };
+        let read = ask(request, prefill_chunk).prompt_logprobs;
+        assert_eq!(read.len(), whole.len() - 1, "all but the first");
+        assert_eq!(read[prompt.len() - 1..], expected, "to the bit, in chunks of {prefill_chunk}");
+    }
+}
+
+#[test]
 fn the_end_of_the_context_ends_the_answer() {
     let folder = bf16();
     let prompt = ids(&folder, "input_ids");

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use k2_engine::{Engine, EngineOptions, Event, Events, FinishReason, Request, Sampling, Timings, Usage};
+use k2_engine::{
+    Engine, EngineOptions, Event, Events, FinishReason, Logprobs, Request, Sampling, Timings, Usage,
+};
 use k2_kernels::Pool;
 use k2_model::{KimiK2, Precision};
 use k2_weights::{Checkpoint, safetensors};
@@ -76,6 +78,8 @@ pub(crate) fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
 pub(crate) struct Answer {
     pub(crate) ids: Vec<u32>,
     pub(crate) prompt_logits: Vec<f32>,
+    pub(crate) prompt_logprobs: Vec<(u32, Logprobs)>,
+    pub(crate) logprobs: Vec<Logprobs>,
     pub(crate) reason: Option<FinishReason>,
     pub(crate) usage: Usage,
 }
@@ -85,7 +89,11 @@ pub(crate) fn answer(mut events: Events) -> (Answer, Timings) {
     while let Some(event) = events.blocking_recv() {
         match event {
             Event::Prefill { .. } => {}
-            Event::Token { id, .. } => answer.ids.push(id),
+            Event::PromptLogprobs { tokens } => answer.prompt_logprobs.extend(tokens),
+            Event::Token { id, logprobs } => {
+                answer.ids.push(id);
+                answer.logprobs.extend(logprobs);
+            }
             Event::PromptLogits { rows, .. } => answer.prompt_logits.extend(rows),
             Event::Finished { reason, usage, timings } => {
                 answer.reason = Some(reason);

@@ -154,7 +154,7 @@ mod tests {
 
     fn end(finish_reason: FinishReason) -> End {
         let usage = Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7 };
-        End { finish_reason, stop: None, usage, reasoning_tokens: 0 }
+        End { finish_reason, usage, ..End::default() }
     }
 
     async fn check(deltas: Vec<Delta>, reason: FinishReason, expected: &[&str]) {

@@ -155,7 +155,8 @@ mod tests {
             Delta::Arguments { index: 0, text: "1}".to_owned() },
         ];
         let usage = Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7 };
-        let end = End { finish_reason: FinishReason::ToolCalls, stop: None, usage, reasoning_tokens: 2 };
+        let end =
+            End { finish_reason: FinishReason::ToolCalls, usage, reasoning_tokens: 2, ..End::default() };
         let mut events = Events::new(Shell::new("k2", Map::new()));
         let lines = transcript(&mut events, deltas, &end).await;
         let events: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();

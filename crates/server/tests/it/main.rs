@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on has failed
 
 mod access;
+mod completions;
 mod fixtures;
 mod metrics;
 mod refusals;
