@@ -29,8 +29,8 @@ pub(crate) fn leave_out(messages: &mut Vec<Message>) {
     }
     static TOLD: Once = Once::new();
     TOLD.call_once(|| {
-        eprintln!(
-            "left `{HEADER} …` out of a system prompt, and will each time; --keep-agent-headers keeps it"
+        tracing::info!(
+            "a system prompt came without its `{HEADER} …`, and will; --keep-agent-headers keeps it"
         );
     });
 }

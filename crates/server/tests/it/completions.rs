@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::fixtures::Server;
+use crate::fixtures::Usual;
 
-async fn ask(server: &Server, changed: Value) -> Value {
+async fn ask(server: &Usual, changed: Value) -> Value {
     let mut body = json!({ "model": "bytes", "prompt": "tide", "max_tokens": 6, "temperature": 0 });
     for (name, value) in changed.as_object().unwrap() {
         body[name] = value.clone();
     }
     let answer = server.post("/v1/completions", &body.to_string()).await;
-    assert_eq!(answer.status.as_u16(), 200, "{changed}: {}", answer.body);
-    serde_json::from_str(&answer.body).unwrap()
+    assert_eq!(answer.status.as_u16(), 200, "{changed}: {}", answer.text);
+    serde_json::from_str(&answer.text).unwrap()
 }
 
 fn texts(completion: &Value) -> Vec<&str> {
@@ -20,7 +20,7 @@ fn texts(completion: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn prompts_come_in_four_forms() {
-    let server = Server::start(None);
+    let server = Usual::start(None);
     let (tide, sea) = (ask(&server, json!({})).await, ask(&server, json!({ "prompt": "sea" })).await);
     let both = [texts(&tide)[0], texts(&sea)[0]];
     let ids = [[116, 105, 100, 101].as_slice(), &[115, 101, 97]];
@@ -40,7 +40,7 @@ async fn prompts_come_in_four_forms() {
 
 #[tokio::test]
 async fn several_answers_are_those_that_would_come_alone_in_a_stream_too() {
-    let server = Server::start(None);
+    let server = Usual::start(None);
     let warm = json!({ "n": 3, "prompt": ["tide", "sea"], "temperature": 1, "seed": 4 });
     let several = ask(&server, warm.clone()).await;
     let alone = ask(&server, json!({ "temperature": 1, "seed": 4 })).await;
@@ -51,18 +51,18 @@ async fn several_answers_are_those_that_would_come_alone_in_a_stream_too() {
     }
     let streamed = server.post("/v1/completions", &body.to_string()).await;
     let mut joined = vec![String::new(); 6];
-    for line in streamed.body.lines().filter_map(|line| line.strip_prefix("data: {")) {
+    for line in streamed.text.lines().filter_map(|line| line.strip_prefix("data: {")) {
         let chunk: Value = serde_json::from_str(&format!("{{{line}")).unwrap();
         let choice = &chunk["choices"][0];
         joined[choice["index"].as_u64().unwrap() as usize] += choice["text"].as_str().unwrap();
     }
     assert_eq!(joined, texts(&several));
-    assert_eq!(streamed.body.matches("[DONE]").count(), 1);
+    assert_eq!(streamed.text.matches("[DONE]").count(), 1);
 }
 
 #[tokio::test]
 async fn an_echo_has_the_probabilities_of_the_prompt() {
-    let server = Server::start(None);
+    let server = Usual::start(None);
     let asked = json!({ "prompt": "tide of", "max_tokens": 4, "logprobs": 2, "echo": true });
     let echoed = ask(&server, asked).await;
     let text = texts(&echoed)[0];
