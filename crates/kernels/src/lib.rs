@@ -10,6 +10,7 @@ pub mod attention;
 mod dot;
 pub mod dtype;
 pub mod exp;
+mod floats;
 pub mod ggml;
 pub mod inputs;
 pub mod isa;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::dot::{Aligned, LANES, Sum, accumulate, add_scaled, total};
+use crate::floats;
 use crate::inputs::{Form, Inputs, Precision};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{Matrix, TILE};
@@ -148,6 +149,10 @@ pub(crate) fn block_product(
 ) {
     let OutputBlock { row, rows, token, tokens } = *block;
     match inputs.form(w, segment) {
+        Form::Floats if tokens <= floats::MOST_TOKENS && floats::are_weights_of(w) => {
+            let (x, stride) = (inputs.tiles(segment, token), inputs.rows(segment) * TILE);
+            floats::product(isa, &floats::Piece { w, row, rows, x, stride, tokens }, sums, ROWS);
+        }
         Form::Floats => {
             let (x, stride) = (inputs.tiles(segment, token), inputs.rows(segment) * TILE);
             for first in (0..rows).step_by(TILE_ROWS) {

@@ -286,7 +286,7 @@ impl ScaleInv {
     }
 
     #[inline(always)]
-    fn get(&self, i: usize) -> f32 {
+    pub(crate) fn get(&self, i: usize) -> f32 {
         match self {
             ScaleInv::F32(b) => f32::from_le_bytes([b[4 * i], b[4 * i + 1], b[4 * i + 2], b[4 * i + 3]]),
             ScaleInv::Ue8m0(b) => e8m0_to_f32(b[i]),

@@ -57,6 +57,9 @@ pub(crate) fn has_codes(w: &Matrix) -> bool {
 pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
     check(piece);
     match piece.w.storage() {
+        Storage::Int4 { .. } if piece.w.cols().is_multiple_of(256) => {
+            on::<blocks_of_32::Int4Runs>(isa, piece, out)
+        }
         Storage::Int4 { .. } => on::<blocks_of_32::Int4>(isa, piece, out),
         Storage::Ggml { kind, .. } => match kind {
             GgmlType::Q4_0 => on::<blocks_of_32::Q4_0>(isa, piece, out),

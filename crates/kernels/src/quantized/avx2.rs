@@ -66,6 +66,7 @@ impl Lanes for Avx2 {
 
     /// Rows 0-3 go to the lower halves, rows 4-7 to the upper; two rounds of unpacking transpose 4x4.
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_16(rows: &[*const u8; ROWS], at: usize) -> [__m256i; 4] {
         simd!({
             let (a, b) = (two_rows(rows, 0, at), two_rows(rows, 1, at));
@@ -82,6 +83,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_4(rows: &[*const u8; ROWS], at: usize) -> __m256i {
         let mut numbers = [0; ROWS];
         for (number, row) in numbers.iter_mut().zip(rows) {
@@ -92,11 +94,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_2(rows: &[*const u8; ROWS], at: usize) -> __m256i {
         simd!(_mm256_cvtepu16_epi32(words(rows, at)))
     }
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> __m256 {
         simd!(_mm256_cvtph_ps(words(rows, at)))
     }

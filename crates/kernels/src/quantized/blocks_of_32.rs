@@ -32,11 +32,37 @@ impl Format for Int4 {
     type Group<L: Lanes> = Plain<L, 4, 8>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         // SAFETY: each block has 16 bytes of codes and 2 of scale.
         let (codes, scale) =
             unsafe { (L::load_16(&rows.blocks, 16 * block), L::load_2(&rows.scales, 2 * block)) };
         sink.take(Plain { codes: nibbles::<L>(codes), scale: L::bits_to_float(L::shift_left(scale, 16)) });
+    }
+}
+
+/// [`Int4`] in runs of 256 columns, whose scales are loaded together.
+pub(super) struct Int4Runs;
+
+impl Format for Int4Runs {
+    const GROUPS: usize = 8;
+    const BYTES: usize = 128;
+    type Group<L: Lanes> = Plain<L, 4, 8>;
+
+    #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
+    unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
+        // SAFETY: each run has 128 bytes of codes and 16 of scales.
+        let scales = unsafe { L::load_16(&rows.scales, 16 * block) };
+        let upper = L::splat(0xffff_0000);
+        for (pair, scales) in scales.into_iter().enumerate() {
+            let at = Self::BYTES * block + 32 * pair;
+            // SAFETY: as above.
+            let (low, high) = unsafe { (L::load_16(&rows.blocks, at), L::load_16(&rows.blocks, at + 16)) };
+            let scale = L::bits_to_float(L::shift_left(scales, 16));
+            sink.take(Plain { codes: nibbles::<L>(low), scale });
+            sink.take(Plain { codes: nibbles::<L>(high), scale: L::bits_to_float(L::and(scales, upper)) });
+        }
     }
 }
 
@@ -48,6 +74,7 @@ impl Format for Q4_0 {
     type Group<L: Lanes> = Plain<L, 4, 8>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 18 bytes.
@@ -64,6 +91,7 @@ impl Format for Q4_1 {
     type Group<L: Lanes> = WithMin<L, 4>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 20 bytes.
@@ -81,6 +109,7 @@ impl Format for Q5_0 {
     type Group<L: Lanes> = Plain<L, 5, 16>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 22 bytes.
@@ -99,6 +128,7 @@ impl Format for Q5_1 {
     type Group<L: Lanes> = WithMin<L, 5>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 24 bytes.
@@ -118,6 +148,7 @@ impl Format for Q8_0 {
     type Group<L: Lanes> = Plain<L, 8, 0>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 34 bytes.
@@ -141,6 +172,7 @@ impl Format for Iq4Nl {
     type Group<L: Lanes> = Plain<L, 8, 0>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 18 bytes.
@@ -160,6 +192,7 @@ impl Format for Mxfp4 {
     type Group<L: Lanes> = Plain<L, 5, 12>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         let mut scales = [0.0; ROWS];

@@ -88,6 +88,7 @@ impl Format for Q4K {
     type Group<L: Lanes> = WithMin<L, 4>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 144 bytes.
@@ -111,6 +112,7 @@ impl Format for Q5K {
     type Group<L: Lanes> = WithMin<L, 5>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 176 bytes.
@@ -141,6 +143,7 @@ impl Format for Q6K {
     type Group<L: Lanes> = Halves<L, 6>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 210 bytes.
@@ -188,6 +191,7 @@ impl Format for Q3K {
     type Group<L: Lanes> = Halves<L, 3>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 110 bytes.
@@ -235,6 +239,7 @@ impl Format for Q2K {
     type Group<L: Lanes> = HalvesWithMin<L, 2>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 84 bytes.
@@ -270,6 +275,7 @@ impl Format for Iq4Xs {
     type Group<L: Lanes> = Plain<L, 8, 0>;
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
         // SAFETY: a block has 136 bytes.

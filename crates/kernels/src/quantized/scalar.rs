@@ -41,22 +41,26 @@ impl Lanes for Scalar {
     type Int = Ints;
     type Float = Floats;
 
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_16(rows: &[*const u8; ROWS], at: usize) -> [Ints; 4] {
         // SAFETY: by the caller's promise.
         let rows = unsafe { bytes::<16>(rows, at) };
         std::array::from_fn(|i| rows.map(|row| u32::from_le_bytes(row.as_chunks().0[i])))
     }
 
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_4(rows: &[*const u8; ROWS], at: usize) -> Ints {
         // SAFETY: by the caller's promise.
         unsafe { bytes(rows, at) }.map(u32::from_le_bytes)
     }
 
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_2(rows: &[*const u8; ROWS], at: usize) -> Ints {
         // SAFETY: by the caller's promise.
         unsafe { bytes(rows, at) }.map(|bytes| u32::from(u16::from_le_bytes(bytes)))
     }
 
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Floats {
         // SAFETY: by the caller's promise.
         unsafe { bytes(rows, at) }.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes)))

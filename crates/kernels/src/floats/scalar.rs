@@ -1,0 +1,48 @@
+//! The 16 lanes as an array: what every machine runs, and the twin that the others are tested against.
+
+use super::Vectors;
+use crate::dot::{LANES, Sum};
+use crate::dtype::{bf16_to_f32, e4m3_to_f32, f16_to_f32};
+
+/// Plain arrays.
+pub(super) struct Scalar;
+
+impl Vectors for Scalar {
+    type Lanes = Sum;
+
+    fn zero() -> Sum {
+        [0.0; LANES]
+    }
+
+    fn f32(numbers: &[u8; 64]) -> Sum {
+        std::array::from_fn(|l| f32::from_le_bytes(numbers.as_chunks().0[l]))
+    }
+
+    fn f16(numbers: &[u8; 32]) -> Sum {
+        std::array::from_fn(|l| f16_to_f32(u16::from_le_bytes(numbers.as_chunks().0[l])))
+    }
+
+    fn bf16(numbers: &[u8; 32]) -> Sum {
+        std::array::from_fn(|l| bf16_to_f32(u16::from_le_bytes(numbers.as_chunks().0[l])))
+    }
+
+    fn e4m3(numbers: &[u8; 16]) -> Sum {
+        numbers.map(|number| e4m3_to_f32(number) / 256.0)
+    }
+
+    fn load(x: &[f32; LANES]) -> Sum {
+        *x
+    }
+
+    fn scaled(a: Sum, factor: f32) -> Sum {
+        a.map(|a| a * factor)
+    }
+
+    fn fma(a: Sum, b: Sum, c: Sum) -> Sum {
+        std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
+    }
+
+    fn store(a: Sum) -> Sum {
+        a
+    }
+}
