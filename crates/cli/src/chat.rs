@@ -14,7 +14,7 @@ use k2_chat::{
 };
 use k2_engine::{Canceller, Engine, EngineOptions, Event, FinishReason, Request};
 
-use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
+use crate::model::{self, ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::SamplingArgs;
 use shown::Shown;
 
@@ -64,7 +64,10 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     let system: Vec<_> = args.system.iter().map(|text| Message::text(Role::System, text)).collect();
     let options = RenderOptions { add_generation_prompt: true, thinking: !args.no_thinking };
     let messages = system.clone();
-    Conversation { tokenizer, template, engine, request, options, system, messages, running }.talk()
+    let talked = engine.clone();
+    Conversation { tokenizer, template, engine, request, options, system, messages, running }.talk()?;
+    model::flush(&talked);
+    Ok(())
 }
 
 /// The request that Ctrl-C stops.

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use k2_model::{Config, KvCache};
+use k2_model::{CacheDtype, Config, KvCache};
 use k2_weights::{Checkpoint, Skipped, WeightsError, read_config};
 use serde_json::{Value, json};
 
@@ -85,10 +85,7 @@ impl Report {
             ("Context Length", kibi(c.max_position_embeddings)),
             ("Attention Mechanism", "MLA".into()),
             ("Activation Function", "SwiGLU".into()),
-            (
-                "KV Cache per Token",
-                format!("{} bytes in BF16, {} as computed here", grouped(bf16), grouped(f32)),
-            ),
+            ("KV Cache per Token", format!("{} bytes in BF16, {} in F32", grouped(bf16), grouped(f32))),
             (self.disk_label(), bytes(self.storage.bytes())),
             ("Read per Token", bytes(self.storage.bytes_per_token(c))),
         ];
@@ -151,8 +148,8 @@ fn dense_layers(config: &Config) -> usize {
     (0..config.num_hidden_layers).filter(|layer| !config.is_moe(*layer)).count()
 }
 
-/// Bytes of one token's latents in all layers: in BF16, and as this program keeps them.
+/// Bytes of one token's latents in all layers: in BF16, and as computed.
 fn kv_bytes(config: &Config) -> (u64, u64) {
-    let bf16 = 2 * config.num_hidden_layers * config.latent_width();
-    (bf16 as u64, KvCache::bytes_per_token(config) as u64)
+    let bytes = |dtype| KvCache::bytes_per_token(config, dtype) as u64;
+    (bytes(CacheDtype::Bf16), bytes(CacheDtype::F32))
 }

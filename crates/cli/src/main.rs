@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_serve;
+mod cache;
 mod chat;
 mod commands;
 mod endpoint;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, value_parser};
 use k2_chat::{Template, Tokenizer};
@@ -11,8 +12,12 @@ use k2_kernels::Pool;
 use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
 
+use crate::cache::CacheArgs;
 use crate::loading_bar::LoadingBar;
 use crate::tokenizer;
+
+/// How long a program waits for its prefix store at the end.
+const FLUSH: Duration = Duration::from_secs(10);
 
 /// Which model, and the room and threads to compute it with.
 #[derive(Debug, Args)]
@@ -29,6 +34,8 @@ pub(crate) struct ModelArgs {
     /// Compute in 32-bit floats with the weights widened, in place of integer products with quantised weights.
     #[arg(long)]
     exact: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// Where the tokenizer is, if it is not with the model.
@@ -55,6 +62,7 @@ pub(crate) struct Model {
     threads: Option<u16>,
     context_tokens: usize,
     precision: Precision,
+    cache: CacheArgs,
 }
 
 impl ModelArgs {
@@ -64,7 +72,8 @@ impl ModelArgs {
         let checkpoint = Checkpoint::open(&self.model, &mut |progress| bar.files(progress))?;
         let (threads, context_tokens) = (self.threads, self.context);
         let precision = if self.exact { Precision::Exact } else { Precision::Fast };
-        Ok(Model { path: self.model.clone(), checkpoint, threads, context_tokens, precision })
+        let cache = self.cache.clone();
+        Ok(Model { path: self.model.clone(), checkpoint, threads, context_tokens, precision, cache })
     }
 }
 
@@ -75,7 +84,9 @@ impl Model {
         let bar = LoadingBar::new();
         let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
         let model = KimiK2 { precision: self.precision, ..model };
-        Ok(Engine::start(model, EngineOptions { context_tokens: self.context_tokens, ..options })?)
+        let options = EngineOptions { context_tokens: self.context_tokens, ..options };
+        let store = self.cache.prefix_store(&self.checkpoint);
+        Ok(Engine::start_with(model, self.cache.engine_options(options), store.as_ref())?)
     }
 
     /// The tokenizer of the command line or of the model.
@@ -119,6 +130,13 @@ impl Model {
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         name.map_or_else(|| "kimi-k2".into(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// Lets the prefix store finish before the program ends, unless its disk is too slow to wait for.
+pub(crate) fn flush(engine: &Engine) {
+    if !engine.flush(FLUSH) {
+        eprintln!("the prefix store is not complete: its disk took longer than {} s", FLUSH.as_secs());
     }
 }
 

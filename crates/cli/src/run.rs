@@ -18,7 +18,7 @@ use k2_weights::safetensors::Dtype;
 use k2_weights::save_safetensors;
 
 use crate::json_lines;
-use crate::model::{Model, ModelArgs, TokenizerArgs, masked_ids};
+use crate::model::{self, Model, ModelArgs, TokenizerArgs, masked_ids};
 use crate::sampling::SamplingArgs;
 use output::{Output, TextOutput};
 
@@ -74,6 +74,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         json_lines::print(&mut io::stdout().lock(), &ended.json(&output.ids, text, sampling))?;
     }
     eprintln!("{}", ended.summary(sampling));
+    model::flush(&engine);
     Ok(())
 }
 

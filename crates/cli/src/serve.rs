@@ -11,7 +11,7 @@ use clap::Args;
 use k2_engine::EngineOptions;
 use k2_server::{Log, LogFormat, LogLevel, Served};
 
-use crate::model::{ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
+use crate::model::{self, ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::{DEFAULT_TEMPERATURE, DEFAULT_TOP_P};
 use access::AccessArgs;
 pub(crate) use config::with_config;
@@ -100,5 +100,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
         tokenizer,
         template,
     };
-    Ok(k2_server::serve(served, options)?)
+    let engine = served.engine.clone();
+    k2_server::serve(served, options)?;
+    model::flush(&engine);
+    Ok(())
 }

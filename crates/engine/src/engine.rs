@@ -1,14 +1,17 @@
 //! The handle: starts the thread that owns the model, and submits requests to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
-use k2_model::{Config, KimiK2, KvCache};
+use k2_model::{CacheDtype, Config, KimiK2, KvCache};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::event::Events;
+use crate::prefix_store::{Directory, PrefixStore, PrefixStoreError, PrefixStoreOptions};
 use crate::request::{Request, SubmitError};
 use crate::sequence::Sequence;
 use crate::stats::{Counters, Stats};
@@ -19,8 +22,11 @@ use crate::worker::{Command, Worker};
 #[derive(Clone, Debug)]
 pub struct Engine {
     commands: SyncSender<Command>,
+    /// One permit for each request that may wait.
+    queue: Arc<Semaphore>,
     limits: Arc<Limits>,
     counters: Arc<Counters>,
+    store: Option<Arc<Directory>>,
 }
 
 /// Sizes of an engine.
@@ -39,6 +45,11 @@ pub struct EngineOptions {
     pub max_sequences: usize,
     /// Requests that may wait.
     pub max_waiting: usize,
+    /// How the cache keeps latents. Results depend on it, and on nothing else here.
+    pub cache_dtype: CacheDtype,
+    /// Most tokens that are drafted from earlier copies and checked in one step with the next one; 0 for none.
+    /// Results do not depend on it.
+    pub speculate: usize,
 }
 
 impl Default for EngineOptions {
@@ -49,6 +60,8 @@ impl Default for EngineOptions {
             prefill_chunk: 256,
             max_sequences: 32,
             max_waiting: 64,
+            cache_dtype: CacheDtype::default(),
+            speculate: 0,
         }
     }
 }
@@ -62,6 +75,8 @@ pub(crate) struct Limits {
     pub(crate) prefill_chunk: usize,
     pub(crate) max_sequences: usize,
     pub(crate) max_waiting: usize,
+    pub(crate) cache_dtype: CacheDtype,
+    pub(crate) speculate: usize,
 }
 
 /// Why an engine does not start.
@@ -79,9 +94,18 @@ pub enum StartError {
     /// Nothing would ever be computed.
     #[error("max_sequences is 0; at least 1 sequence must be computed at a time")]
     MaxSequences,
-    /// Nobody could ever wait.
-    #[error("max_waiting is 0; at least 1 request must be able to wait")]
-    MaxWaiting,
+    /// Nobody could ever wait, or more than can be counted.
+    #[error("max_waiting is {max_waiting}; from 1 to {} requests may wait", Semaphore::MAX_PERMITS)]
+    MaxWaiting {
+        /// What was asked for.
+        max_waiting: usize,
+    },
+    /// More drafts than could ever pay.
+    #[error("speculate is {speculate}; at most {} tokens can be drafted", EngineOptions::MOST_DRAFTS)]
+    Speculate {
+        /// What was asked for.
+        speculate: usize,
+    },
     /// The cache is beyond any memory.
     #[error("a cache of {cache_tokens} tokens takes {bytes} bytes, more than can be addressed")]
     CacheSize {
@@ -90,6 +114,9 @@ pub enum StartError {
         /// Bytes for them.
         bytes: u128,
     },
+    /// Beginnings cannot be kept on disk.
+    #[error(transparent)]
+    PrefixStore(#[from] PrefixStoreError),
     /// The operating system refused a thread.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -98,36 +125,57 @@ pub enum StartError {
 impl Engine {
     /// Moves the model to a thread of its own.
     pub fn start(model: KimiK2, options: EngineOptions) -> Result<Engine, StartError> {
+        Engine::start_with(model, options, None)
+    }
+
+    /// The same, with beginnings of sequences kept on disk.
+    pub fn start_with(
+        model: KimiK2,
+        options: EngineOptions,
+        store: Option<&PrefixStoreOptions>,
+    ) -> Result<Engine, StartError> {
         let limits = Arc::new(options.limits(&model.config)?);
+        let store = store.map(|store| PrefixStore::open(store, &model, &limits)).transpose()?;
         let (commands, inbox) = sync_channel(options.max_waiting);
+        let queue = Arc::new(Semaphore::new(options.max_waiting));
+        let directory = store.as_ref().map(PrefixStore::directory);
         let counters = Arc::new(Counters::default());
-        let worker = Worker::new(model, Arc::clone(&limits), Arc::clone(&counters));
+        let worker = Worker::new(model, Arc::clone(&limits), store, Arc::clone(&counters));
         thread::Builder::new().name("k2-engine".into()).spawn(move || worker.run(&inbox))?;
-        Ok(Engine { commands, limits, counters })
+        Ok(Engine { commands, queue, limits, counters, store: directory })
     }
 
     /// Queues a request, or says what is wrong with it.
     pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
         request.check(&self.limits)?;
+        let full = SubmitError::QueueFull { waiting: self.limits.max_waiting };
+        let Ok(queued) = Arc::clone(&self.queue).try_acquire_owned() else { return Err(full) };
         let (sender, receiver) = unbounded_channel();
         let events = Events { receiver, cancelled: Arc::new(AtomicBool::new(false)) };
-        let sequence = Sequence::new(request, sender, Arc::clone(&events.cancelled));
-        // Before the worker can lower it.
-        self.counters.waiting.fetch_add(1, Relaxed);
-        let sent = self.commands.try_send(Command::Submit(Box::new(sequence)));
-        if sent.is_err() {
-            self.counters.waiting.fetch_sub(1, Relaxed);
-        }
-        match sent {
+        let sequence = Sequence::new(
+            request,
+            sender,
+            Arc::clone(&events.cancelled),
+            Some(queued),
+            self.limits.speculate,
+        );
+        match self.commands.try_send(Command::Submit(Box::new(sequence))) {
             Ok(()) => Ok(events),
-            Err(TrySendError::Full(_)) => Err(SubmitError::QueueFull { waiting: self.limits.max_waiting }),
+            Err(TrySendError::Full(_)) => Err(full),
             Err(TrySendError::Disconnected(_)) => Err(SubmitError::Stopped),
         }
     }
 
     /// What it is doing now.
     pub fn stats(&self) -> Stats {
-        self.counters.stats(self.limits.max_waiting)
+        let max_waiting = self.limits.max_waiting;
+        self.counters.stats(max_waiting - self.queue.available_permits(), max_waiting)
+    }
+
+    /// Waits until what finished requests left for the prefix store is on the disk: for the end of a program.
+    /// False if it takes longer than `longest`.
+    pub fn flush(&self, longest: Duration) -> bool {
+        self.store.as_ref().is_none_or(|store| store.flush(longest))
     }
 
     /// Tokens that a sequence may have, prompt and answer together.
@@ -142,6 +190,9 @@ impl Engine {
 }
 
 impl EngineOptions {
+    /// The largest [`speculate`](Self::speculate): beyond it a step is slower than what copies save.
+    pub const MOST_DRAFTS: usize = 64;
+
     fn limits(&self, config: &Config) -> Result<Limits, StartError> {
         let context_tokens = self.context_tokens.min(config.max_position_embeddings);
         if context_tokens < 2 {
@@ -150,14 +201,17 @@ impl EngineOptions {
         if self.prefill_chunk == 0 {
             return Err(StartError::PrefillChunk);
         }
-        if self.max_waiting == 0 {
-            return Err(StartError::MaxWaiting);
+        if self.max_waiting == 0 || self.max_waiting > Semaphore::MAX_PERMITS {
+            return Err(StartError::MaxWaiting { max_waiting: self.max_waiting });
         }
         if self.max_sequences == 0 {
             return Err(StartError::MaxSequences);
         }
+        if self.speculate > Self::MOST_DRAFTS {
+            return Err(StartError::Speculate { speculate: self.speculate });
+        }
         let cache_tokens = self.cache_tokens.max(context_tokens);
-        let bytes = cache_tokens as u128 * KvCache::bytes_per_token(config) as u128;
+        let bytes = cache_tokens as u128 * KvCache::bytes_per_token(config, self.cache_dtype) as u128;
         if bytes > isize::MAX as u128 / 2 {
             return Err(StartError::CacheSize { cache_tokens, bytes });
         }
@@ -168,6 +222,8 @@ impl EngineOptions {
             prefill_chunk: self.prefill_chunk,
             max_sequences: self.max_sequences,
             max_waiting: self.max_waiting,
+            cache_dtype: self.cache_dtype,
+            speculate: self.speculate,
         })
     }
 }

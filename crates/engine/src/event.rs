@@ -78,6 +78,8 @@ pub struct Usage {
     pub num_cached_tokens: usize,
     /// Tokens chosen, the stop id included.
     pub completion_tokens: usize,
+    /// How many of those in the answer had been drafted.
+    pub num_accepted_tokens: usize,
 }
 
 /// Durations of a request.

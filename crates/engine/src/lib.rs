@@ -7,11 +7,14 @@
 
 mod blocks;
 mod constraint;
+mod draft;
 mod engine;
 mod event;
 mod logprobs;
+pub mod prefix_store;
 mod request;
 mod sampler;
+mod scheduler;
 mod sequence;
 mod stats;
 mod worker;
@@ -19,6 +22,8 @@ mod worker;
 pub use constraint::{Constraint, Grammar};
 pub use engine::{Engine, EngineOptions, StartError};
 pub use event::{Canceller, Event, Events, FinishReason, Logprobs, Timings, Usage};
+pub use k2_model::CacheDtype;
+pub use prefix_store::{PrefixStoreError, PrefixStoreOptions};
 pub use request::{MAX_TOP_LOGPROBS, Request, Sampling, SubmitError};
 pub use sampler::{Choice, Sampler, SamplerError};
 pub use stats::Stats;

@@ -1,5 +1,6 @@
 //! What can be asked of the engine, and what is refused at once.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::constraint::Grammar;
@@ -34,6 +35,11 @@ pub struct Request {
     pub prompt_logprobs: Option<usize>,
     /// Whether the logits of all prompt positions are wanted ([`crate::Event::PromptLogits`]).
     pub prompt_logits: bool,
+    /// Smaller comes earlier (vLLM's meaning); from [`Request::PRIORITIES`]. It decides who gets a place, whose
+    /// prompt is read first and who leaves a full cache last; answers do not depend on it.
+    pub priority: i32,
+    /// Who asks: users take turns. Requests without one are of one user.
+    pub user: Option<Arc<str>>,
 }
 
 /// How the next token is chosen from its logits. With the same logits and the same values here the choice
@@ -148,6 +154,12 @@ pub enum SubmitError {
         /// What was asked for.
         wanted: usize,
     },
+    /// A priority beyond the range.
+    #[error("priority is {priority}; it must be from {} to {}", Request::PRIORITIES.start(), Request::PRIORITIES.end())]
+    Priority {
+        /// What was asked for.
+        priority: i32,
+    },
     /// Everything is forbidden.
     #[error("all {vocab_size} ids are masked; at least one must be allowed")]
     AllMasked {
@@ -166,6 +178,9 @@ pub enum SubmitError {
 }
 
 impl Request {
+    /// The priorities that there are.
+    pub const PRIORITIES: RangeInclusive<i32> = -100..=100;
+
     /// Whether the engine can compute this.
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), SubmitError> {
         let Limits { vocab_size, context_tokens, .. } = *limits;
@@ -179,6 +194,9 @@ impl Request {
         let most = context_tokens - self.max_tokens.min(1);
         if prompt_tokens > most {
             return Err(SubmitError::PromptTooLong { prompt_tokens, context_tokens, most });
+        }
+        if !Self::PRIORITIES.contains(&self.priority) {
+            return Err(SubmitError::Priority { priority: self.priority });
         }
         self.sampling.check()?;
         let wrong = |(id, bias): &&(u32, f32)| *id as usize >= vocab_size || !(-100.0..=100.0).contains(bias);

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use k2_model::kv_cache::BLOCK_TOKENS;
 use k2_model::{Chunk, KvCache, LogitRows};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::blocks::{BlockPool, BlockTable};
 use crate::constraint::Constraint;
+use crate::draft::Drafter;
 use crate::engine::Limits;
 use crate::event::{Event, FinishReason, Timings, Usage};
 use crate::logprobs::logprobs;
+use crate::prefix_store::{PrefixStore, StoredBlocks, rows};
 use crate::request::Request;
 use crate::sampler::{Choice, Sampler};
 
@@ -25,6 +28,12 @@ pub(crate) struct Sequence {
     num_computed_tokens: usize,
     /// Where in the cache.
     block_table: BlockTable,
+    /// Its full blocks in the prefix store.
+    stored: StoredBlocks,
+    /// Guesses of the next tokens.
+    drafter: Drafter,
+    /// The last token and the drafts behind it, while a step computes them.
+    drafted: Vec<u32>,
     /// Prompt positions whose logits, or what was made of them, have been given out.
     num_prompt_rows: usize,
     request: Request,
@@ -34,8 +43,14 @@ pub(crate) struct Sequence {
     events: UnboundedSender<Event>,
     cancelled: Arc<AtomicBool>,
     submitted: Instant,
-    /// Whether its turn has come before.
-    begun: bool,
+    /// Its place in the queue, until its turn comes.
+    queued: Option<OwnedSemaphorePermit>,
+    /// The how manyth it was whose turn came; none before.
+    begun: Option<u64>,
+    /// Whether it has left the cache: what it finds there later may be its own.
+    has_left: bool,
+    /// The last step that computed a part of its prompt.
+    last_prefill: u64,
     timings: Timings,
     usage: Usage,
 }
@@ -45,6 +60,8 @@ impl Sequence {
         mut request: Request,
         events: UnboundedSender<Event>,
         cancelled: Arc<AtomicBool>,
+        queued: Option<OwnedSemaphorePermit>,
+        speculate: usize,
     ) -> Sequence {
         let sampler = Sampler::new(&request);
         let tokens = std::mem::take(&mut request.prompt);
@@ -53,6 +70,9 @@ impl Sequence {
             tokens,
             num_computed_tokens: 0,
             block_table: BlockTable::default(),
+            stored: StoredBlocks::default(),
+            drafter: Drafter::new(speculate),
+            drafted: Vec::new(),
             num_prompt_rows: 0,
             sampler,
             constraint: request.grammar.as_ref().map(|grammar| grammar.start()),
@@ -60,20 +80,26 @@ impl Sequence {
             events,
             cancelled,
             submitted: Instant::now(),
-            begun: false,
+            queued,
+            begun: None,
+            has_left: false,
+            last_prefill: 0,
             timings: Timings::default(),
         }
     }
 
-    /// Its turn has come, for the first time or again: takes what the cache knows of it. The last token is
-    /// computed in any case, for its logits. Says whether this was the first time.
-    pub(crate) fn begin(&mut self, pool: &mut BlockPool) -> bool {
+    /// Its turn has come: takes what the cache knows of it. The last token is computed in any case, for its
+    /// logits. True if this is the first time; then `number` is its number from now on.
+    pub(crate) fn begin(&mut self, number: u64, pool: &mut BlockPool, store: Option<&PrefixStore>) -> bool {
         if !self.wants_prompt_rows() {
             self.block_table = pool.find(&self.tokens[..self.tokens.len() - 1]);
             self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
+            self.stored.begin(store, &self.tokens, self.block_table.blocks.len());
         }
-        let first = !std::mem::replace(&mut self.begun, true);
+        let first = self.begun.is_none();
         if first {
+            self.begun = Some(number);
+            self.queued = None;
             self.timings.queued = self.submitted.elapsed();
             self.usage.num_cached_tokens = self.num_computed_tokens;
         }
@@ -86,10 +112,72 @@ impl Sequence {
         self.usage
     }
 
+    /// Whether its turn has come before.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Who comes first, smaller before larger: by priority, then as their turns came.
+    pub(crate) fn rank(&self) -> (i32, u64) {
+        (self.request.priority, self.begun.unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn priority(&self) -> i32 {
+        self.request.priority
+    }
+
+    pub(crate) fn user(&self) -> Option<&Arc<str>> {
+        self.request.user.as_ref()
+    }
+
+    pub(crate) fn last_prefill(&self) -> u64 {
+        self.last_prefill
+    }
+
+    /// A step computes a part of its prompt.
+    pub(crate) fn prefilled_at(&mut self, step: u64) {
+        self.last_prefill = step;
+    }
+
     /// Leaves the cache; what it computed may be found there again.
     pub(crate) fn leave(&mut self, pool: &mut BlockPool) {
         pool.release(std::mem::take(&mut self.block_table));
+        self.stored.leave();
+        self.has_left = true;
+        self.drafted.clear();
         self.num_computed_tokens = 0;
+    }
+
+    /// Whether blocks of it are being read from the prefix store.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.stored.is_loading()
+    }
+
+    /// Takes what has been read; without room for it, it is computed like anything else.
+    pub(crate) fn take_loaded(&mut self, pool: &mut BlockPool, cache: &mut KvCache) {
+        let before = self.num_computed_tokens;
+        while let Some(block) = self.stored.next_loaded() {
+            let place = self.num_computed_tokens / BLOCK_TOKENS;
+            let fits = pool.extend(&mut self.block_table, place + 1);
+            if !fits || !cache.import(self.block_table.blocks[place], rows(&block)) {
+                self.stored.leave();
+                break;
+            }
+            self.num_computed_tokens += BLOCK_TOKENS;
+            pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
+            if self.usage.completion_tokens == 0 && !self.has_left {
+                self.usage.num_cached_tokens += BLOCK_TOKENS;
+            }
+        }
+        if self.num_computed_tokens > before {
+            self.tell_prefill();
+        }
+    }
+
+    /// Gives full blocks that are new to the prefix store, as many as it takes now.
+    pub(crate) fn store(&mut self, store: &PrefixStore, cache: &KvCache) {
+        let full = self.num_computed_tokens / BLOCK_TOKENS;
+        self.stored.store(store, cache, &self.tokens, &self.block_table.blocks[..full]);
     }
 
     /// Whether nobody wants the rest.
@@ -102,16 +190,29 @@ impl Sequence {
         self.tokens.len() - self.num_computed_tokens
     }
 
+    /// Drafts tokens behind the last one, for the next step; how many.
+    pub(crate) fn draft(&mut self, room: usize, context_tokens: usize) -> usize {
+        let left = self.request.max_tokens.saturating_sub(self.usage.completion_tokens + 1);
+        let room = room.min(left).min(context_tokens - self.tokens.len());
+        self.drafted.clear();
+        let drafts = self.drafter.draft(&self.tokens, room);
+        if let (Some(last), false) = (self.tokens.last(), drafts.is_empty()) {
+            self.drafted.push(*last);
+            self.drafted.extend(drafts);
+        }
+        drafts.len()
+    }
+
     /// Finds room for the next `count` tokens; false if there is none.
     pub(crate) fn reserve(&mut self, count: usize, pool: &mut BlockPool) -> bool {
         pool.extend(&mut self.block_table, KvCache::blocks_for(self.num_computed_tokens + count))
     }
 
-    /// The next `count` tokens, for a step.
+    /// The next `count` tokens, for a step; those behind the last one are drafts.
     pub(crate) fn chunk(&self, count: usize) -> Chunk<'_> {
         let (start, end) = (self.num_computed_tokens, self.num_computed_tokens + count);
         Chunk {
-            tokens: &self.tokens[start..end],
+            tokens: if count > self.pending() { &self.drafted[..count] } else { &self.tokens[start..end] },
             start,
             block_table: &self.block_table.blocks,
             logits: self.logit_rows(end),
@@ -120,7 +221,8 @@ impl Sequence {
 
     /// Which rows of a step that ends at position `end` are needed.
     fn logit_rows(&self, end: usize) -> LogitRows {
-        if self.wants_prompt_rows() && self.num_computed_tokens < self.usage.prompt_tokens {
+        let of_prompt = self.wants_prompt_rows() && self.num_computed_tokens < self.usage.prompt_tokens;
+        if of_prompt || end > self.tokens.len() {
             LogitRows::All
         } else if end == self.tokens.len() && self.request.max_tokens > 0 {
             LogitRows::Last
@@ -138,17 +240,20 @@ impl Sequence {
         limits: &Limits,
         pool: &mut BlockPool,
     ) -> Option<FinishReason> {
-        self.give_prompt_rows(count, logits, limits.vocab_size);
-        self.num_computed_tokens += count;
-        pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
-        if self.num_computed_tokens < self.tokens.len() {
+        let drafts = count.saturating_sub(self.pending());
+        self.give_prompt_rows(count - drafts, logits, limits.vocab_size);
+        self.num_computed_tokens += count - drafts;
+        let end = if self.num_computed_tokens < self.tokens.len() {
             self.tell_prefill();
-            return None;
-        }
-        if self.request.max_tokens == 0 {
-            return Some(FinishReason::Length);
-        }
-        self.choose(&logits[logits.len().saturating_sub(limits.vocab_size)..], limits.context_tokens)
+            None
+        } else if self.request.max_tokens == 0 {
+            Some(FinishReason::Length)
+        } else {
+            let first = logits.len().saturating_sub((1 + drafts) * limits.vocab_size);
+            self.choose_all(drafts, &logits[first..], limits)
+        };
+        pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
+        end
     }
 
     /// Adds the time of a step. The one that ends in the first token still belongs to the prompt.
@@ -197,7 +302,27 @@ impl Sequence {
         self.request.prompt_logits || self.request.prompt_logprobs.is_some()
     }
 
-    /// Appends the token that follows the last row.
+    /// Appends the token that follows the last one, and those behind it as long as the drafts are what was
+    /// chosen; `rows` are those of the last token and of the drafts.
+    fn choose_all(&mut self, drafts: usize, rows: &[f32], limits: &Limits) -> Option<FinishReason> {
+        let (mut rows, mut right) = (rows.chunks_exact(limits.vocab_size), 0);
+        let end = loop {
+            let end = self.choose(rows.next()?, limits.context_tokens);
+            if end.is_some() || right == drafts || self.tokens.last() != self.drafted.get(right + 1) {
+                break end;
+            }
+            // The draft's own row is in the cache, and is right.
+            right += 1;
+            self.num_computed_tokens += 1;
+        };
+        if drafts > 0 {
+            self.drafter.verified(drafts, right);
+            self.usage.num_accepted_tokens += right;
+        }
+        end
+    }
+
+    /// Appends the token that follows a row.
     fn choose(&mut self, row: &[f32], context_tokens: usize) -> Option<FinishReason> {
         let Choice { id, logprobs } = match self.sample(row) {
             Ok(choice) => choice,

@@ -1,7 +1,7 @@
 //! What the engine is doing, for whoever watches it: numbers only, read without stopping anything.
 //!
-//! The worker alone writes them, but for `waiting`, which a submission raises. Each number is true by itself; two of
-//! them may be one step apart.
+//! The worker alone writes them; `waiting` is counted by the queue's places. Each number is true by itself; two of them
+//! may be one step apart.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -37,7 +37,6 @@ pub struct Stats {
 /// The numbers themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) waiting: AtomicU64,
     pub(crate) running: AtomicU64,
     pub(crate) paused: AtomicU64,
     pub(crate) blocks_used: AtomicU64,
@@ -51,10 +50,10 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self, max_waiting: usize) -> Stats {
+    pub(crate) fn stats(&self, waiting: usize, max_waiting: usize) -> Stats {
         let read = |number: &AtomicU64| number.load(Relaxed);
         Stats {
-            waiting: read(&self.waiting),
+            waiting: waiting as u64,
             max_waiting: max_waiting as u64,
             running: read(&self.running),
             paused: read(&self.paused),

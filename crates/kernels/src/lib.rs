@@ -14,6 +14,7 @@ mod floats;
 pub mod ggml;
 pub mod inputs;
 pub mod isa;
+pub mod latents;
 pub mod limits;
 pub mod matmul;
 pub mod matrix;

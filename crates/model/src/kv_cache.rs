@@ -3,30 +3,86 @@
 //! MLA caches one row per token and layer, shared by all heads: the normalised latent and the rotated
 //! key (`kv_lora_rank + qk_rope_head_dim` numbers). Rows live in blocks of [`BLOCK_TOKENS`]; a sequence
 //! names its blocks in a `block_table` (vLLM's word), so sequences grow without moving and may share.
+//! Rows are rounded to the cache's [`CacheDtype`] as they are written; before a layer attends, the blocks that
+//! it reads are widened to f32, each once however many sequences share it.
 
+use std::fmt;
+use std::str::FromStr;
+
+use k2_kernels::Pool;
 use k2_kernels::attention::Pages;
+use k2_kernels::latents::{Q8_BYTES, Q8_GROUP, narrow_bf16, narrow_q8, widen_bf16, widen_q8};
+use k2_kernels::pool::SharedRows;
 
 use crate::config::Config;
 
 /// Tokens per block.
 pub const BLOCK_TOKENS: usize = 32;
 
-/// Rows are padded with zeros to a multiple of this, the width of a kernel's lanes.
-const LANES: usize = 16;
+/// Rows are padded with zeros to a multiple of this: the width of a kernel's lanes, and of a group of eight-bit
+/// numbers.
+const ROW_MULTIPLE: usize = Q8_GROUP;
+
+/// In `KvCache::widened_at`: not widened.
+const NOT_WIDENED: u32 = u32::MAX;
+
+/// The format of cached latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheDtype {
+    /// As computed.
+    #[default]
+    F32,
+    /// Rounded to BF16: half of the memory.
+    Bf16,
+    /// Eight bits and a scale for 32 numbers: a little more than a quarter.
+    Q8,
+}
+
+/// A name that is none of a cache's format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is none of f32, bf16, q8")]
+pub struct UnknownCacheDtype {
+    found: String,
+}
 
 /// Blocks of latent rows for all layers. Which block belongs to whom is the caller's affair.
 pub struct KvCache {
-    layers: Vec<Vec<f32>>,
+    layers: Vec<Rows>,
     blocks: usize,
     width: usize,
+    /// f32 copies of the blocks that the current layer reads; not used if rows are f32.
+    widened: Vec<f32>,
+    /// Where in `widened` each block is.
+    widened_at: Vec<u32>,
+    /// The blocks in `widened`.
+    widened_blocks: Vec<u32>,
+}
+
+/// One layer's rows, block after block.
+enum Rows {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+    Q8(Vec<u8>),
 }
 
 impl KvCache {
     /// Room for `blocks` blocks of [`BLOCK_TOKENS`] tokens. Memory is committed as rows are written.
-    pub fn new(config: &Config, blocks: usize) -> KvCache {
+    pub fn new(config: &Config, blocks: usize, dtype: CacheDtype) -> KvCache {
         let width = row_width(config);
-        let layer = || vec![0.0; blocks * BLOCK_TOKENS * width];
-        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), blocks, width }
+        let numbers = blocks * BLOCK_TOKENS * width;
+        let layer = || match dtype {
+            CacheDtype::F32 => Rows::F32(vec![0.0; numbers]),
+            CacheDtype::Bf16 => Rows::Bf16(vec![0; numbers]),
+            CacheDtype::Q8 => Rows::Q8(vec![0; numbers / Q8_GROUP * Q8_BYTES]),
+        };
+        KvCache {
+            layers: (0..config.num_hidden_layers).map(|_| layer()).collect(),
+            blocks,
+            width,
+            widened: Vec::new(),
+            widened_at: vec![NOT_WIDENED; if dtype == CacheDtype::F32 { 0 } else { blocks }],
+            widened_blocks: Vec::new(),
+        }
     }
 
     /// How many blocks there are.
@@ -35,8 +91,14 @@ impl KvCache {
     }
 
     /// Bytes that one token takes in all layers.
-    pub fn bytes_per_token(config: &Config) -> usize {
-        config.num_hidden_layers * row_width(config) * size_of::<f32>()
+    pub fn bytes_per_token(config: &Config, dtype: CacheDtype) -> usize {
+        let width = row_width(config);
+        let row = match dtype {
+            CacheDtype::F32 => width * size_of::<f32>(),
+            CacheDtype::Bf16 => width * size_of::<u16>(),
+            CacheDtype::Q8 => width / Q8_GROUP * Q8_BYTES,
+        };
+        config.num_hidden_layers * row
     }
 
     /// Blocks that hold this many tokens.
@@ -49,29 +111,166 @@ impl KvCache {
         self.width
     }
 
-    /// The row of a sequence's token in one layer.
-    pub fn row_mut(&mut self, layer: usize, block_table: &[u32], position: usize) -> &mut [f32] {
+    /// Writes the row of a sequence's token in one layer, [`width`](Self::width) numbers, rounded to the cache's
+    /// format.
+    pub fn write(&mut self, layer: usize, block_table: &[u32], position: usize, row: &[f32]) {
         let block = block_table[position / BLOCK_TOKENS] as usize;
-        let row = (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * self.width;
-        &mut self.layers[layer][row..row + self.width]
+        let at = (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * self.width;
+        match &mut self.layers[layer] {
+            Rows::F32(rows) => rows[at..at + self.width].copy_from_slice(row),
+            Rows::Bf16(rows) => narrow_bf16(row, &mut rows[at..at + self.width]),
+            Rows::Q8(rows) => {
+                narrow_q8(row, &mut rows[q8_bytes(at)..q8_bytes(at + self.width)]);
+            }
+        }
     }
 
-    /// The row of a sequence's token in one layer.
+    /// Makes the blocks of these tables readable in one layer, until the next call. Each table comes with the
+    /// number of its rows that will be read.
+    pub fn widen<'t>(&mut self, pool: &Pool, layer: usize, tables: impl Iterator<Item = (&'t [u32], usize)>) {
+        if let Rows::F32(_) = &self.layers[layer] {
+            return;
+        }
+        self.widened_blocks.drain(..).for_each(|block| self.widened_at[block as usize] = NOT_WIDENED);
+        for (table, keys) in tables {
+            for &block in &table[..Self::blocks_for(keys)] {
+                let at = &mut self.widened_at[block as usize];
+                if *at == NOT_WIDENED {
+                    *at = self.widened_blocks.len() as u32;
+                    self.widened_blocks.push(block);
+                }
+            }
+        }
+        let (page, count) = (BLOCK_TOKENS * self.width, self.widened_blocks.len());
+        if self.widened.len() < count * page {
+            self.widened.resize(count * page, 0.0);
+        }
+        let (rows, blocks) = (&self.layers[layer], &self.widened_blocks);
+        let widened = SharedRows::new(&mut self.widened[..count * page], page);
+        pool.run(count, |task| {
+            widened.with_rows(task, 1, |out| rows.widen(blocks[task] as usize, page, out))
+        });
+    }
+
+    /// The row of a sequence's token in one layer; see [`widen`](Self::widen).
     pub fn row(&self, layer: usize, block_table: &[u32], position: usize) -> &[f32] {
-        let block = block_table[position / BLOCK_TOKENS] as usize;
-        let row = (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * self.width;
-        &self.layers[layer][row..row + self.width]
+        let page = self.page(layer, block_table[position / BLOCK_TOKENS]);
+        &page[position % BLOCK_TOKENS * self.width..][..self.width]
     }
 
-    /// The first `keys` rows of a sequence in one layer.
+    /// The first `keys` rows of a sequence in one layer; see [`widen`](Self::widen).
     pub fn pages(&self, layer: usize, block_table: &[u32], keys: usize) -> Pages<'_> {
-        let page = BLOCK_TOKENS * self.width;
-        let of_block = |block: &u32| &self.layers[layer][*block as usize * page..][..page];
+        let of_block = |block: &u32| self.page(layer, *block);
         let pages = block_table[..Self::blocks_for(keys)].iter().map(of_block).collect();
         Pages { pages, page_len: BLOCK_TOKENS, width: self.width, keys }
     }
+
+    fn page(&self, layer: usize, block: u32) -> &[f32] {
+        let page = BLOCK_TOKENS * self.width;
+        match &self.layers[layer] {
+            Rows::F32(rows) => &rows[block as usize * page..][..page],
+            Rows::Bf16(_) | Rows::Q8(_) => {
+                &self.widened[self.widened_at[block as usize] as usize * page..][..page]
+            }
+        }
+    }
+
+    /// Bytes of a block in all layers.
+    pub fn block_bytes(&self) -> usize {
+        let page = BLOCK_TOKENS * self.width;
+        self.layers.iter().map(|rows| rows.bytes_of(page)).sum()
+    }
+
+    /// Appends a block's rows of all layers in the cache's format, little-endian.
+    pub fn export(&self, block: u32, out: &mut Vec<u8>) {
+        let page = BLOCK_TOKENS * self.width;
+        let numbers = block as usize * page..(block as usize + 1) * page;
+        for rows in &self.layers {
+            match rows {
+                Rows::F32(rows) => out.extend(rows[numbers.clone()].iter().flat_map(|n| n.to_le_bytes())),
+                Rows::Bf16(rows) => out.extend(rows[numbers.clone()].iter().flat_map(|n| n.to_le_bytes())),
+                Rows::Q8(rows) => {
+                    out.extend_from_slice(&rows[q8_bytes(numbers.start)..q8_bytes(numbers.end)])
+                }
+            }
+        }
+    }
+
+    /// Fills a block with what [`export`](Self::export) gave; false if the length is another.
+    pub fn import(&mut self, block: u32, bytes: &[u8]) -> bool {
+        if bytes.len() != self.block_bytes() {
+            return false;
+        }
+        let page = BLOCK_TOKENS * self.width;
+        let numbers = block as usize * page..(block as usize + 1) * page;
+        let mut left = bytes;
+        for rows in &mut self.layers {
+            let (mine, others) = left.split_at(rows.bytes_of(page));
+            left = others;
+            match rows {
+                Rows::F32(rows) => {
+                    let pairs = rows[numbers.clone()].iter_mut().zip(mine.as_chunks().0);
+                    pairs.for_each(|(number, bytes)| *number = f32::from_le_bytes(*bytes));
+                }
+                Rows::Bf16(rows) => {
+                    let pairs = rows[numbers.clone()].iter_mut().zip(mine.as_chunks().0);
+                    pairs.for_each(|(number, bytes)| *number = u16::from_le_bytes(*bytes));
+                }
+                Rows::Q8(rows) => {
+                    rows[q8_bytes(numbers.start)..q8_bytes(numbers.end)].copy_from_slice(mine);
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Rows {
+    /// Bytes of so many numbers.
+    fn bytes_of(&self, numbers: usize) -> usize {
+        match self {
+            Rows::F32(_) => numbers * size_of::<f32>(),
+            Rows::Bf16(_) => numbers * size_of::<u16>(),
+            Rows::Q8(_) => q8_bytes(numbers),
+        }
+    }
+
+    /// A block of `page` numbers as f32.
+    fn widen(&self, block: usize, page: usize, out: &mut [f32]) {
+        match self {
+            Rows::F32(rows) => out.copy_from_slice(&rows[block * page..][..page]),
+            Rows::Bf16(rows) => widen_bf16(&rows[block * page..][..page], out),
+            Rows::Q8(rows) => widen_q8(&rows[q8_bytes(block * page)..q8_bytes((block + 1) * page)], out),
+        }
+    }
+}
+
+impl FromStr for CacheDtype {
+    type Err = UnknownCacheDtype;
+
+    fn from_str(name: &str) -> Result<CacheDtype, UnknownCacheDtype> {
+        let all = [CacheDtype::F32, CacheDtype::Bf16, CacheDtype::Q8];
+        all.into_iter()
+            .find(|dtype| dtype.to_string() == name)
+            .ok_or_else(|| UnknownCacheDtype { found: name.chars().take(32).collect() })
+    }
+}
+
+impl fmt::Display for CacheDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CacheDtype::F32 => "f32",
+            CacheDtype::Bf16 => "bf16",
+            CacheDtype::Q8 => "q8",
+        })
+    }
+}
+
+/// Bytes of so many numbers in groups of eight bits.
+fn q8_bytes(numbers: usize) -> usize {
+    numbers / Q8_GROUP * Q8_BYTES
 }
 
 fn row_width(config: &Config) -> usize {
-    config.latent_width().next_multiple_of(LANES)
+    config.latent_width().next_multiple_of(ROW_MULTIPLE)
 }

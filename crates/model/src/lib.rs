@@ -24,7 +24,7 @@ pub use k2_kernels::Precision;
 pub use batch::{BatchError, Chunk, LogitRows};
 pub use config::{Config, ConfigError, Yarn};
 pub use kimi_k2::KimiK2;
-pub use kv_cache::KvCache;
+pub use kv_cache::{CacheDtype, KvCache};
 pub use load::LoadError;
 pub use mla::AttentionForm;
 pub use scratch::Scratch;

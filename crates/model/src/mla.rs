@@ -92,6 +92,7 @@ pub struct MlaScratch {
     q_latent: Vec<f32>,
     query: Vec<f32>,
     kv_a: Vec<f32>,
+    latents: Vec<f32>,
     attended: Vec<f32>,
     heads_out: Vec<f32>,
 }
@@ -121,6 +122,9 @@ impl Mla {
         self.project(step, x, scratch);
         self.write_latents(step, cache, scratch);
         self.queries(step, scratch);
+        let read =
+            step.batch.chunks.iter().map(|chunk| (chunk.block_table, chunk.start + chunk.tokens.len()));
+        cache.widen(step.pool, step.layer, read);
         match step.form {
             AttentionForm::Absorbed => self.attend_absorbed(step, cache, scratch),
             AttentionForm::Naive => self.attend_naive(step, cache, scratch),
@@ -150,14 +154,15 @@ impl Mla {
     fn write_latents(&self, step: &Step<'_>, cache: &mut KvCache, scratch: &mut MlaScratch) {
         let (latent, width) = (step.config.kv_lora_rank, step.config.latent_width());
         let kv_a = sized(&mut scratch.kv_a, step.batch.rows() * width);
+        let latents = sized(&mut scratch.latents, cache.width());
+        latents[width..].fill(0.0);
         for (row, (kv_a, (chunk, position))) in
             kv_a.chunks_exact_mut(width).zip(step.batch.positions()).enumerate()
         {
-            let cached = cache.row_mut(step.layer, chunk.block_table, position);
-            rmsnorm(&kv_a[..latent], &self.kv_a_layernorm, LATENT_NORM_EPS, &mut cached[..latent]);
+            rmsnorm(&kv_a[..latent], &self.kv_a_layernorm, LATENT_NORM_EPS, &mut latents[..latent]);
             step.angles.rotate(row, &mut kv_a[latent..]);
-            cached[latent..width].copy_from_slice(&kv_a[latent..]);
-            cached[width..].fill(0.0);
+            latents[latent..width].copy_from_slice(&kv_a[latent..]);
+            cache.write(step.layer, chunk.block_table, position, latents);
         }
     }
 

@@ -99,6 +99,8 @@ impl Completion {
             masked_ids: Arc::clone(&served.masked_ids),
             logprobs: self.shown.logprobs,
             prompt_logprobs: self.shown.logprobs.filter(|_| self.shown.echo),
+            priority: self.options.priority,
+            user: self.options.user.clone(),
             ..Request::default()
         }
     }

@@ -112,6 +112,7 @@ impl ApiError {
             SubmitError::Penalty { name, .. } => ApiError::field(*name, message),
             SubmitError::LogitBias { .. } => ApiError::field("logit_bias", message),
             SubmitError::TopLogprobs { .. } => ApiError::field("top_logprobs", message),
+            SubmitError::Priority { .. } => ApiError::field("priority", message),
             SubmitError::QueueFull { .. } => {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
             }

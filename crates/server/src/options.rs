@@ -1,6 +1,7 @@
 //! The fields that all kinds of completion share: length, sampling, stop strings, streaming.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 
 use k2_chat::StopMatcher;
 use k2_engine::Sampling;
@@ -17,6 +18,10 @@ pub(crate) struct Options {
     pub(crate) max_tokens: Option<usize>,
     pub(crate) sampling: Sampling,
     pub(crate) stop: StopMatcher,
+    /// vLLM's field: smaller comes earlier.
+    pub(crate) priority: i32,
+    /// Whose turn it is when several wait.
+    pub(crate) user: Option<Arc<str>>,
     /// None: the answer in one piece.
     pub(crate) stream: Option<StreamOptions>,
 }
@@ -55,6 +60,8 @@ impl Options {
             max_tokens: max_tokens(body)?,
             sampling: sampling(body, served)?,
             stop: stop(body, served.limits.stops)?,
+            priority: body.optional("priority")?.unwrap_or_default(),
+            user: body.optional::<String>("user")?.map(Arc::from),
             stream: stream(body)?,
         })
     }

@@ -44,7 +44,7 @@ pub(crate) fn new_id(prefix: &str) -> String {
 
 /// `usage`, with OpenAI's and Moonshot's field for cached tokens.
 pub(crate) fn usage(end: &End) -> Value {
-    let Usage { prompt_tokens, num_cached_tokens, completion_tokens } = end.usage;
+    let Usage { prompt_tokens, num_cached_tokens, completion_tokens, .. } = end.usage;
     json!({
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

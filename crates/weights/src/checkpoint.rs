@@ -119,9 +119,7 @@ impl Checkpoint {
 
     /// Every weight of the text model, in the order of the names.
     pub fn tensors(&self) -> impl Iterator<Item = TensorEntry<'_>> {
-        let mut weights: Vec<_> = self.catalog.weights.iter().collect();
-        weights.sort_unstable_by_key(|(name, _)| name.as_str());
-        weights.into_iter().map(|(name, weight)| TensorEntry {
+        self.sorted_weights().into_iter().map(|(name, weight)| TensorEntry {
             name,
             format: weight.format(),
             shape: weight.shape(),
@@ -138,6 +136,12 @@ impl Checkpoint {
     /// A vector (norm weight, router bias) of `len` numbers, widened to f32.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
         convert::vector(&self.catalog, name, self.weight(name)?, len)
+    }
+
+    pub(crate) fn sorted_weights(&self) -> Vec<(&str, &Weight)> {
+        let mut weights: Vec<_> = self.catalog.weights.iter().map(|(name, w)| (name.as_str(), w)).collect();
+        weights.sort_unstable_by_key(|(name, _)| *name);
+        weights
     }
 
     fn weight(&self, name: &str) -> Result<&Weight, WeightsError> {

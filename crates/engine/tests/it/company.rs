@@ -22,10 +22,12 @@ fn requests(folder: &Path) -> Vec<Request> {
             max_tokens: 5 + number * 13 % 60,
             sampling,
             prompt_logits: number % 5 == 4,
+            priority: [0, 0, -3, 7][number % 4],
+            user: [None, Some("a".into()), Some("b".into())][number % 3].clone(),
             ..Request::default()
         }
     };
-    (0..12).map(request).collect()
+    (0..16).map(request).collect()
 }
 
 fn alone(folder: &Path, request: &Request) -> Answer {
@@ -33,7 +35,8 @@ fn alone(folder: &Path, request: &Request) -> Answer {
     answer(start(folder, options).submit(request.clone()).unwrap()).0
 }
 
-/// All requests at once, twice over; each answer must be the one that it gets alone.
+/// All requests at once, twice over, so that each has 31 others beside it; each answer must be the one that it
+/// gets alone.
 fn check(folder: &Path, options: EngineOptions) {
     let (engine, requests) = (start(folder, options), requests(folder));
     let submit = |request: &Request| engine.submit(request.clone()).unwrap();
@@ -61,14 +64,47 @@ fn company_changes_nothing() {
     folders().iter().for_each(|folder| check(folder, roomy));
 }
 
+/// Drafts of every length, right and wrong, in a cache with room and in one without.
+#[test]
+fn speculation_changes_nothing() {
+    for (speculate, cache_tokens, prefill_chunk) in [(1, 20_000, 256), (8, 20_000, 20), (32, 320, 64)] {
+        let options = EngineOptions {
+            context_tokens: 320,
+            cache_tokens,
+            prefill_chunk,
+            speculate,
+            ..EngineOptions::default()
+        };
+        check(&bf16(), options);
+    }
+}
+
+/// An answer that can only repeat itself: copies are drafted, and found to be right.
+#[test]
+fn right_drafts_save_steps() {
+    let folder = bf16();
+    let run = |speculate| {
+        let options = EngineOptions { context_tokens: 2048, speculate, ..EngineOptions::default() };
+        let masked_ids = (0..128).filter(|id| *id != 7).collect();
+        let request = Request { masked_ids, ..crate::fixtures::greedy(&ids(&folder, "input_ids"), 600) };
+        answer(start(&folder, options).submit(request).unwrap()).0
+    };
+    let (without, with) = (run(0), run(8));
+    assert_eq!(without.ids, with.ids);
+    assert_eq!(without.usage.num_accepted_tokens, 0);
+    let accepted = with.usage.num_accepted_tokens;
+    assert!(accepted > 500, "{accepted} of 600 tokens were drafted and right");
+}
+
 /// Room for the longest sequence and little more: the younger ones leave and come back again and again.
 #[test]
 fn leaving_and_coming_back_changes_nothing() {
-    for prefill_chunk in [5, 64] {
+    for (prefill_chunk, max_sequences) in [(5, 32), (64, 32), (33, 3)] {
         let tight = EngineOptions {
             context_tokens: 320,
             cache_tokens: 320,
             prefill_chunk,
+            max_sequences,
             ..EngineOptions::default()
         };
         check(&bf16(), tight);

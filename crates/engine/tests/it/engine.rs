@@ -32,7 +32,7 @@ fn greedy_tokens_and_prompt_logits_are_the_expected_ones() {
         assert_eq!(run.ids, tokens, "{}", folder.display());
         assert_eq!(run.reason, Some(FinishReason::Length));
         let usage =
-            Usage { prompt_tokens: prompt.len(), num_cached_tokens: 0, completion_tokens: tokens.len() };
+            Usage { prompt_tokens: prompt.len(), completion_tokens: tokens.len(), ..Usage::default() };
         assert_eq!(run.usage, usage);
         let expected = numbers(&folder, "logits");
         assert_eq!(run.prompt_logits.len(), expected.len());

@@ -64,6 +64,10 @@ fn requests() {
         Request { logprobs: Some(21), ..greedy(&[1], 1) },
         "logprobs of 21 tokens at each place are wanted; at most 20 are given",
     );
+    for priority in [-101, 101, i32::MIN] {
+        let request = Request { priority, ..greedy(&[1], 1) };
+        check(request, &format!("priority is {priority}; it must be from -100 to 100"));
+    }
     let masked_ids = (0..vocab_size as u32).collect();
     check(
         Request { masked_ids, ..greedy(&[1], 1) },
@@ -105,8 +109,9 @@ fn sizes() {
     );
     check(
         EngineOptions { max_waiting: 0, ..options() },
-        "max_waiting is 0; at least 1 request must be able to wait",
+        &format!("max_waiting is 0; from 1 to {} requests may wait", usize::MAX >> 3),
     );
+    check(EngineOptions { speculate: 65, ..options() }, "speculate is 65; at most 64 tokens can be drafted");
     let engine = start(&bf16(), EngineOptions { context_tokens: usize::MAX, ..options() });
     assert_eq!(engine.context_tokens(), load(&bf16()).config.max_position_embeddings);
 }

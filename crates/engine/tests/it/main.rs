@@ -7,4 +7,5 @@ mod engine;
 mod errors;
 mod fixtures;
 mod grammar;
+mod prefix_store;
 mod sampler;

@@ -1,7 +1,7 @@
 //! What a checkpoint lacks, and what a batch asks for too much of, is said by name and number.
 
 use k2_kernels::Pool;
-use k2_model::{BatchError, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+use k2_model::{BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 use k2_weights::Checkpoint;
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn missing_and_misshapen_tensors_are_named() {
 #[test]
 fn impossible_batches_are_refused() {
     let model = load(&own("bf16"), 1);
-    let mut cache = KvCache::new(&model.config, 2);
+    let mut cache = KvCache::new(&model.config, 2, CacheDtype::F32);
     let (vocab_size, max_position_embeddings) =
         (model.config.vocab_size, model.config.max_position_embeddings);
     let many = vec![1; 33];

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // these are tests
 
 mod bits;
+mod cache_dtype;
 mod config;
 mod divergence;
 mod fixtures;

@@ -1,7 +1,7 @@
 //! A model with a cache and sequences in it: what the tests drive.
 
 use k2_model::kv_cache::BLOCK_TOKENS;
-use k2_model::{Chunk, KimiK2, KvCache, LogitRows, Scratch, Trace};
+use k2_model::{CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch, Trace};
 
 /// Several sequences in one cache. Their blocks are dealt out in turns, so that none lies in order.
 pub(crate) struct Sequences<'m> {
@@ -15,16 +15,26 @@ pub(crate) struct Sequences<'m> {
 impl<'m> Sequences<'m> {
     /// `count` sequences of up to `tokens` tokens each.
     pub(crate) fn new(model: &'m KimiK2, count: usize, tokens: usize) -> Sequences<'m> {
+        Sequences::with(model, count, tokens, CacheDtype::F32)
+    }
+
+    /// The same, with latents in some format.
+    pub(crate) fn with(model: &'m KimiK2, count: usize, tokens: usize, dtype: CacheDtype) -> Sequences<'m> {
         let each = tokens.div_ceil(BLOCK_TOKENS);
         let last = (count * each) as u32 - 1;
         let table = |sequence| (0..each).map(|block| last - (block * count + sequence) as u32).collect();
         Sequences {
             model,
-            cache: KvCache::new(&model.config, count * each),
+            cache: KvCache::new(&model.config, count * each, dtype),
             scratch: Scratch::default(),
             block_tables: (0..count).map(table).collect(),
             lengths: vec![0; count],
         }
+    }
+
+    /// Says that a sequence's first tokens are in the cache.
+    pub(crate) fn begin_at(&mut self, sequence: usize, tokens: usize) {
+        self.lengths[sequence] = tokens;
     }
 
     /// One step: the next tokens of some sequences. All rows' logits, in order.

@@ -102,6 +102,8 @@ impl ChatRequest {
             sampling: self.options.sampling,
             stop_ids: Arc::clone(&served.stop_ids),
             masked_ids: Arc::clone(&served.masked_ids),
+            priority: self.options.priority,
+            user: self.options.user,
             ..Request::default()
         };
         Ok((request, Reader::Chat(Box::new(parser))))

@@ -1,6 +1,6 @@
 //! The plainest generation there is: the likeliest token, again and again.
 
-use k2_model::{BatchError, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+use k2_model::{BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
 /// A generator for [`super::of_model`]: answers of at most `limit` tokens, one of `stop` being the last if the
 /// model has come to an end. It has a cache of its own for one sequence of the model's whole context.
@@ -10,7 +10,7 @@ pub fn greedy<'a>(
     limit: usize,
 ) -> impl FnMut(&[u32]) -> Result<Vec<u32>, BatchError> + 'a {
     let blocks = KvCache::blocks_for(model.config.max_position_embeddings);
-    let mut cache = KvCache::new(&model.config, blocks);
+    let mut cache = KvCache::new(&model.config, blocks, CacheDtype::F32);
     let block_table: Vec<u32> = (0..blocks as u32).collect();
     let mut scratch = Scratch::default();
     move |prompt| {

@@ -5,6 +5,7 @@
 mod fixtures;
 mod gguf;
 mod gguf_config;
+mod identity;
 mod large;
 mod malformed;
 mod save;

@@ -1,0 +1,65 @@
+//! The options of a model's cache: its format, what is kept on disk, and drafts from copies.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use k2_engine::{CacheDtype, EngineOptions, PrefixStoreOptions};
+use k2_weights::{Checkpoint, IdentityDepth};
+
+/// How sequences are cached.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// How the cache keeps latents: f32 as computed, bf16 in half of the memory, q8 in about a quarter.
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    cache_dtype: CacheDtype,
+    /// Keep beginnings of conversations in this directory, to be found again after a restart.
+    #[arg(long, value_name = "DIR")]
+    prefix_store: Option<PathBuf>,
+    /// Bytes that they may take there; those unused for longest go first.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, requires = "prefix_store")]
+    prefix_store_bytes: u64,
+    /// How much of the weights is read to tell them from others, so that no beginning is used with the wrong ones.
+    #[arg(long, value_name = "DEPTH", default_value = "sampled", requires = "prefix_store")]
+    prefix_store_identity: Depth,
+    /// Tokens drafted at most from earlier copies and checked in one step, or off; no answer depends on it.
+    #[arg(long, value_name = "N|off", default_value = "off", value_parser = speculate)]
+    speculate: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Depth {
+    /// Pages of many weights: about a second.
+    Sampled,
+    /// Every byte.
+    Full,
+}
+
+impl CacheArgs {
+    pub(crate) fn engine_options(&self, options: EngineOptions) -> EngineOptions {
+        EngineOptions { cache_dtype: self.cache_dtype, speculate: self.speculate, ..options }
+    }
+
+    pub(crate) fn prefix_store(&self, checkpoint: &Checkpoint) -> Option<PrefixStoreOptions> {
+        let depth = match self.prefix_store_identity {
+            Depth::Sampled => IdentityDepth::Sampled,
+            Depth::Full => IdentityDepth::Full,
+        };
+        self.prefix_store.as_ref().map(|directory| PrefixStoreOptions {
+            directory: directory.clone(),
+            bytes: self.prefix_store_bytes,
+            weights: checkpoint.identity(depth),
+        })
+    }
+}
+
+fn speculate(text: &str) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let wrong = || format!("{text:?} is neither off nor a number from 1 to {}", EngineOptions::MOST_DRAFTS);
+    match text {
+        "off" => Ok(0),
+        number => match number.parse() {
+            Ok(number @ 1..=EngineOptions::MOST_DRAFTS) => Ok(number),
+            _ => Err(wrong().into()),
+        },
+    }
+}
