@@ -35,14 +35,15 @@ impl Drafter {
     }
 
     /// Up to `room` tokens that may follow.
-    pub(crate) fn draft<'t>(&mut self, tokens: &'t [u32], room: usize) -> &'t [u32] {
+    pub(crate) fn draft(&mut self, tokens: &[u32], room: usize) -> Vec<u32> {
         let length = self.length.min(room);
         if self.resting > 0 || length == 0 {
             self.resting = self.resting.saturating_sub(1);
-            return &[];
+            return Vec::new();
         }
-        let found = last_match(tokens).unwrap_or(tokens.len());
-        &tokens[found..tokens.len().min(found + length)]
+        // What comes to the end of the sequence goes on as a repetition.
+        let copied = last_match(tokens).map_or(&tokens[..0], |found| &tokens[found..]);
+        copied.iter().cycle().take(length).copied().collect()
     }
 
     /// Of so many drafts so many were right.
@@ -83,7 +84,8 @@ mod tests {
         check(&[1, 2, 3, 4, 5, 1, 2, 3], 0, &[]);
         check(&[1, 2, 3, 4, 1, 2, 3, 9, 1, 2, 3], 8, &[9, 1]);
         check(&[7, 7, 7], 8, &[]);
-        check(&[7, 7, 7, 7], 8, &[7]);
+        check(&[7, 7, 7, 7], 8, &[7, 7]);
+        check(&[7, 8, 9, 7, 8, 9, 7], 8, &[8, 9]);
         check(&[1, 2, 3, 4, 5, 6], 8, &[]);
         assert!(Drafter::new(0).draft(&[7; 9], 8).is_empty());
     }

@@ -198,7 +198,7 @@ impl Sequence {
         let drafts = self.drafter.draft(&self.tokens, room);
         if let (Some(last), false) = (self.tokens.last(), drafts.is_empty()) {
             self.drafted.push(*last);
-            self.drafted.extend(drafts);
+            self.drafted.extend(&drafts);
         }
         drafts.len()
     }

@@ -97,13 +97,15 @@ mod tests {
                 widen_q8_isa(isa, &q8, &mut out);
                 prop_assert_eq!(&out, &from_q8);
             }
+            // Where numbers become subnormal, steps are no longer relative.
+            let tiny = f32::MIN_POSITIVE;
             for group in 0..3 {
                 let here = group * Q8_GROUP..(group + 1) * Q8_GROUP;
                 let largest = row[here.clone()].iter().fold(0.0f32, |a, b| a.max(b.abs()));
                 for i in here {
-                    prop_assert!((row[i] - from_bf16[i]).abs() <= row[i].abs() / 512.0);
+                    prop_assert!((row[i] - from_bf16[i]).abs() <= row[i].abs() / 256.0 + tiny);
                     // Half a step; the scale is rounded too.
-                    prop_assert!((row[i] - from_q8[i]).abs() <= largest / 127.0 * 0.502, "{} {}", row[i], from_q8[i]);
+                    prop_assert!((row[i] - from_q8[i]).abs() <= largest / 127.0 * 0.503 + 127.0 * tiny, "{} {}", row[i], from_q8[i]);
                 }
             }
         }
