@@ -133,6 +133,7 @@ impl PrefixStore {
             config: format!("{:?}", model.config),
             cache_dtype: limits.cache_dtype.to_string(),
             attention_form: format!("{:?}", model.attention_form),
+            precision: format!("{:?}", model.precision),
             isa: isa().name(),
         };
         let block_bytes = KvCache::bytes_per_token(&model.config, limits.cache_dtype) * BLOCK_TOKENS;

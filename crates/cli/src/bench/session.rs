@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k2_model::kv_cache::BLOCK_TOKENS;
-use k2_model::{BatchError, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+use k2_model::{BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
 use super::case::{Case, Phase};
 use super::work::Work;
@@ -47,7 +47,7 @@ impl<'m> Session<'m> {
         let mut token = || (random.next() % model.config.vocab_size as u64) as u32;
         Ok(Session {
             model,
-            cache: KvCache::new(&model.config, block_tables.iter().map(Vec::len).sum()),
+            cache: KvCache::new(&model.config, block_tables.iter().map(Vec::len).sum(), CacheDtype::F32),
             scratch: Scratch::default(),
             prefill_chunk,
             tokens: lengths.iter().map(|tokens| (0..*tokens).map(|_| token()).collect()).collect(),

@@ -8,7 +8,7 @@ use k2_kernels::Matrix;
 use k2_model::layer::FeedForward;
 use k2_model::mla::{KeyValueProjection, QueryProjection};
 use k2_model::mlp::Mlp;
-use k2_model::{Config, KimiK2, KvCache};
+use k2_model::{CacheDtype, Config, KimiK2, KvCache};
 
 use super::case::{Case, Phase};
 
@@ -46,7 +46,7 @@ impl Work {
             bytes: per_token(weights.always.bytes)
                 + per_token(weights.expert.bytes * distinct_experts(c, tokens_per_step))
                 + head.bytes
-                + latents_read * KvCache::bytes_per_token(c) as f64,
+                + latents_read * KvCache::bytes_per_token(c, CacheDtype::F32) as f64,
             operations: 2.0 * (weights.always.numbers + experts * weights.expert.numbers + head_operations)
                 + attention_operations(c, keys),
         }

@@ -24,7 +24,8 @@ pub(super) struct Identity {
     pub(super) config: String,
     pub(super) cache_dtype: String,
     pub(super) attention_form: String,
-    /// All of them give the same bits; this does not rely on it.
+    pub(super) precision: String,
+    /// Does not rely on all of them giving the same bits.
     pub(super) isa: &'static str,
 }
 
@@ -32,13 +33,14 @@ impl Identity {
     /// The key of the empty beginning.
     pub(super) fn root(&self) -> Key {
         let mut hash = Sha256::new();
-        let Identity { weights, program, config, cache_dtype, attention_form, isa } = self;
-        let parts: [&[u8]; 6] = [
+        let Identity { weights, program, config, cache_dtype, attention_form, precision, isa } = self;
+        let parts: [&[u8]; 7] = [
             weights,
             program,
             config.as_bytes(),
             cache_dtype.as_bytes(),
             attention_form.as_bytes(),
+            precision.as_bytes(),
             isa.as_bytes(),
         ];
         for part in parts {
@@ -108,23 +110,24 @@ mod tests {
                 config: of(2, "a", "ab"),
                 cache_dtype: of(3, "bf16", "q8"),
                 attention_form: of(4, "Absorbed", "Naive"),
-                isa: if changed == 5 { "avx2" } else { "avx512" },
+                precision: of(5, "Fast", "Exact"),
+                isa: if changed == 6 { "avx2" } else { "avx512" },
             }
         };
-        let roots: Vec<Key> = (0..7).map(|changed| identity(changed).root()).collect();
+        let roots: Vec<Key> = (0..8).map(|changed| identity(changed).root()).collect();
         let mut keys = roots.clone();
         let tokens = [7; BLOCK_TOKENS];
-        keys.push(roots[6].child(&tokens));
-        keys.push(roots[6].child(&tokens).child(&tokens));
+        keys.push(roots[7].child(&tokens));
+        keys.push(roots[7].child(&tokens).child(&tokens));
         for place in 0..BLOCK_TOKENS {
             let mut other = tokens;
             other[place] += 1;
-            keys.push(roots[6].child(&other));
+            keys.push(roots[7].child(&other));
         }
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[..i].contains(key), "key {i} is not new");
         }
-        assert_eq!(identity(6).root(), roots[6]);
+        assert_eq!(identity(7).root(), roots[7]);
     }
 
     #[test]

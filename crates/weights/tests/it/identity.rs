@@ -5,12 +5,11 @@ use k2_weights::{Checkpoint, IdentityDepth, save_safetensors};
 
 const LARGE: usize = 200 << 10;
 
+/// Name, shape, bytes.
+type Tensor = (String, Vec<usize>, Vec<u8>);
+
 /// A checkpoint of an expert's, a large and a small weight, after a change.
-fn identity(
-    place: &str,
-    depth: IdentityDepth,
-    change: impl FnOnce(&mut [(String, Vec<usize>, Vec<u8>)]),
-) -> [u8; 32] {
+fn identity(place: &str, depth: IdentityDepth, change: impl FnOnce(&mut [Tensor])) -> [u8; 32] {
     let mut tensors =
         ["model.layers.1.mlp.experts.0.up_proj.weight", "model.large.weight", "model.small.weight"]
             .map(|name| (name.to_owned(), vec![LARGE / 2], vec![1; LARGE]));
@@ -33,7 +32,7 @@ fn weights_are_told_apart() {
     let [sampled, full] = [Sampled, Full].map(|depth| identity("here", depth, |_| ()));
     assert_ne!(sampled, full);
     assert_eq!(identity("elsewhere", Sampled, |_| ()), sampled);
-    let check = |what: &str, seen_by_samples: bool, change: &dyn Fn(&mut [(String, Vec<usize>, Vec<u8>)])| {
+    let check = |what: &str, seen_by_samples: bool, change: &dyn Fn(&mut [Tensor])| {
         assert_ne!(identity("here", Full, change), full, "{what}");
         assert_eq!(identity("here", Sampled, change) != sampled, seen_by_samples, "{what}");
     };
