@@ -139,6 +139,7 @@ fn total(ends: &[End]) -> End {
         prompt_tokens: sum(|usage| usage.prompt_tokens),
         num_cached_tokens: sum(|usage| usage.num_cached_tokens),
         completion_tokens: sum(|usage| usage.completion_tokens),
+        num_accepted_tokens: sum(|usage| usage.num_accepted_tokens),
     };
     End { usage, ..End::default() }
 }

@@ -153,7 +153,8 @@ mod tests {
     use crate::stream::transcript;
 
     fn end(finish_reason: FinishReason) -> End {
-        let usage = Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7 };
+        let usage =
+            Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7, ..Usage::default() };
         End { finish_reason, usage, ..End::default() }
     }
 

@@ -154,7 +154,8 @@ mod tests {
             Delta::Arguments { index: 0, text: "{\"at\":".to_owned() },
             Delta::Arguments { index: 0, text: "1}".to_owned() },
         ];
-        let usage = Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7 };
+        let usage =
+            Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7, ..Usage::default() };
         let end =
             End { finish_reason: FinishReason::ToolCalls, usage, reasoning_tokens: 2, ..End::default() };
         let mut events = Events::new(Shell::new("k2", Map::new()));
