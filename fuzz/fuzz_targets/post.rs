@@ -3,11 +3,11 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use k2_chat::{Template, Tokenizer};
+use k2_chat::{GrammarCompiler, Template, Tokenizer, Turns};
 use k2_engine::{Engine, EngineOptions};
 use k2_kernels::Pool;
 use k2_model::KimiK2;
-use k2_server::{Limits, Served, Server, ServerOptions};
+use k2_server::{Limits, Params, Served, Server, ServerOptions};
 use k2_weights::Checkpoint;
 use serde_json::Value;
 use std::path::Path;
@@ -20,10 +20,14 @@ static SERVER: LazyLock<(Runtime, axum::Router)> = LazyLock::new(|| {
     let checkpoint = Checkpoint::open(&folder, &mut |_| ()).expect("the fixture");
     let model = KimiK2::load(&checkpoint, Pool::new(1), &mut |_, _| ()).expect("the fixture");
     let options = EngineOptions { context_tokens: 2, ..EngineOptions::default() };
+    let tokenizer = Tokenizer::from_dir(&folder).expect("the fixture");
     let served = Served {
+        grammars: GrammarCompiler::new(&tokenizer, &tokenizer.stop_ids(&[])).expect("a compiler"),
+        turns: Turns::new(1 << 20),
+        params: Params::Open,
         model_name: "k2".to_owned(),
         engine: Engine::start(model, options).expect("an engine"),
-        tokenizer: Tokenizer::from_dir(&folder).expect("the fixture"),
+        tokenizer,
         template: Template::from_dir(&folder).expect("the fixture"),
         stop_ids: [].into(),
         masked_ids: [].into(),

@@ -11,14 +11,20 @@
 //!   reasoning split → tool calls, as a stream of [`Delta`]s that any chunking concatenates to the
 //!   same [`Reply`].
 //!
+//! And one leads along: tools and schemas → [`grammar`] → the ids that may come next, so that an answer can be
+//! read the last way without fail. [`mfjs`] says which schemas Moonshot's platform takes.
+//!
 //! What is left out: Jinja and any other code from a model folder, network access, vision.
 
 pub mod byte_pair;
+pub mod cache;
 pub mod detokenizer;
 pub mod gguf_vocabulary;
+pub mod grammar;
 pub mod json;
 pub mod long_text;
 pub mod message;
+pub mod mfjs;
 pub mod normalize;
 pub mod pre_tokenizer;
 pub mod python_json;
@@ -29,10 +35,12 @@ pub mod template;
 pub mod tiktoken;
 pub mod tokenizer;
 pub mod tool_calls;
+pub mod turns;
 pub mod vocabulary;
 
 pub use detokenizer::Detokenizer;
 pub use gguf_vocabulary::GgufTokens;
+pub use grammar::{AnswerGrammar, GrammarCompiler, GrammarError};
 pub use json::Json;
 pub use message::{Content, Message, Role, Tool, ToolCall};
 pub use normalize::normalize;
@@ -41,3 +49,4 @@ pub use stop::StopMatcher;
 pub use template::Template;
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use tool_calls::{Delta, EndReason, FinishReason, ParserOptions, Reply, ToolCallParser};
+pub use turns::Turns;

@@ -192,6 +192,11 @@ impl Tool {
         self.function()?.get("parameters")
     }
 
+    /// Whether calls have to fit the schema, as far as the client says so.
+    pub fn strict(&self) -> Option<&Json> {
+        self.function()?.get("strict")
+    }
+
     fn function(&self) -> Option<&Json> {
         self.0.get("function")
     }

@@ -42,6 +42,8 @@ pub struct Rendered {
     pub text: String,
     /// Byte ranges of `text` that are control tokens, in order.
     pub markers: Vec<Range<usize>>,
+    /// Byte ranges of `text` that are the finished turns of the assistant: what it wrote, without head and end.
+    pub turns: Vec<Range<usize>>,
 }
 
 /// Why messages cannot be rendered.
@@ -81,8 +83,11 @@ pub fn render(
     let history = messages.iter().rposition(finished).map_or(0, |last| last + 1);
     for (i, message) in messages.iter().enumerate() {
         let shows_reasoning = i >= history && (options.thinking || !form.prompts_thinking);
-        out.message(form, message, shows_reasoning);
+        let body = out.message(form, message, shows_reasoning);
         if !(continued && i + 1 == messages.len()) {
+            if message.role == Role::Assistant {
+                out.turns.push(body..out.text.len());
+            }
             out.marker("<|im_end|>");
         }
     }
@@ -96,6 +101,16 @@ impl Rendered {
     /// The token ids of the prompt.
     pub fn ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         tokenizer.encode_marked(&self.text, &self.markers)
+    }
+
+    /// A part that cuts no marker, with the markers inside.
+    pub(crate) fn part(&self, range: Range<usize>) -> Rendered {
+        let first = self.markers.partition_point(|marker| marker.start < range.start);
+        let end = self.markers.partition_point(|marker| marker.end <= range.end);
+        let shifted = |marker: &Range<usize>| marker.start - range.start..marker.end - range.start;
+        let markers = self.markers.get(first..end).unwrap_or_default().iter().map(shifted).collect();
+        let text = self.text.get(range.clone()).unwrap_or_default().to_owned();
+        Rendered { text, markers, turns: Vec::new() }
     }
 
     fn marker(&mut self, marker: &str) {
@@ -122,8 +137,8 @@ impl Rendered {
         self.marker("<|im_end|>");
     }
 
-    /// A turn without its end.
-    fn message(&mut self, form: &Form, message: &Message, shows_reasoning: bool) {
+    /// A turn without its end; where what comes after its head begins.
+    fn message(&mut self, form: &Form, message: &Message, shows_reasoning: bool) -> usize {
         let role = message.role.as_str();
         let name = message.name.as_deref().filter(|name| form.names_and_calls && !name.is_empty());
         match &message.role {
@@ -133,6 +148,7 @@ impl Rendered {
             Role::Developer | Role::Other(_) if !form.names_and_calls => {}
             _ => self.turn_head("<|im_system|>", name.unwrap_or(role)),
         }
+        let body = self.text.len();
         if form.thinking && message.role == Role::Assistant {
             self.marker("<think>");
             if shows_reasoning {
@@ -149,6 +165,7 @@ impl Rendered {
         if form.names_and_calls && message.role == Role::Assistant && !message.calls().is_empty() {
             self.calls(message);
         }
+        body
     }
 
     fn content(&mut self, form: &Form, content: Option<&Content>) {

@@ -8,14 +8,18 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
+use k2_chat::{GrammarCompiler, Turns};
 use k2_engine::EngineOptions;
-use k2_server::{Log, LogFormat, LogLevel, Served};
+use k2_server::{Log, LogFormat, LogLevel, Params, Served};
 
 use crate::model::{self, ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::{DEFAULT_TEMPERATURE, DEFAULT_TOP_P};
 use access::AccessArgs;
 pub(crate) use config::with_config;
 use request_limits::LimitArgs;
+
+/// Memory for the tokens of the model's own turns.
+const TURNS_BYTES: usize = 64 << 20;
 
 /// Serve a model over HTTP: chat completions with tools, completions, models, health.
 #[derive(Debug, Args)]
@@ -33,6 +37,10 @@ pub(crate) struct ServeArgs {
     /// Without this it is left out, so that the rest is found in the cache.
     #[arg(long)]
     keep_agent_headers: bool,
+    /// Which values the parameters of requests may have: open (what the sampler can do), or kimi (as Moonshot's
+    /// platform: temperature 0 to 1, top_p, penalties and n fixed).
+    #[arg(long, value_name = "RULES", default_value = "open", value_parser = Params::from_name)]
+    params: Params,
     /// Conversations computed at the same time; others wait.
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_sequences)]
     max_sequences: usize,
@@ -88,9 +96,13 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let tokenizer = model.tokenizer(&args.tokenizer)?;
     let template = model.template(&args.template, &args.tokenizer)?;
     let engine = model.start(args.engine_options())?;
+    let stop_ids = model.stop_ids(&tokenizer);
     let served = Served {
+        grammars: GrammarCompiler::new(&tokenizer, &stop_ids)?,
+        turns: Turns::new(TURNS_BYTES),
+        params: args.params,
         model_name: args.served_model_name.unwrap_or_else(|| model.name()),
-        stop_ids: model.stop_ids(&tokenizer),
+        stop_ids,
         masked_ids: masked_ids(&tokenizer, &engine),
         temperature: DEFAULT_TEMPERATURE,
         top_p: DEFAULT_TOP_P,

@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     reasoning_tokens: usize,
     /// Of the tokens since they were last taken.
     logprobs: Vec<TokenLogprobs>,
+    /// The ids of the turn so far, if it is to be remembered.
+    turn: Option<Vec<u32>>,
 }
 
 /// How likely a token was, as the client may see it: tokens by their bytes.
@@ -76,8 +78,23 @@ pub(crate) struct End {
 
 impl Answer {
     pub(crate) fn new(served: Arc<Served>, events: Events, reader: Reader) -> Answer {
-        let (record, logprobs) = (Record::current(), Vec::new());
-        Answer { served, events, reader: Some(reader), record, reasoning_tokens: 0, logprobs }
+        Answer {
+            served,
+            events,
+            reader: Some(reader),
+            record: Record::current(),
+            reasoning_tokens: 0,
+            logprobs: Vec::new(),
+            turn: None,
+        }
+    }
+
+    /// Remembers the turn that continues this prompt, what the prompt has of it already included.
+    pub(crate) fn remembered_after(mut self, prompt: &[u32]) -> Answer {
+        let head = self.served.tokenizer.specials().id("<|im_middle|>");
+        let begin = prompt.iter().rposition(|id| Some(*id) == head);
+        self.turn = begin.map(|begin| prompt[begin + 1..].to_vec());
+        self
     }
 
     /// Waits for the next step; none after [`Step::End`] and [`Step::Failed`].
@@ -146,6 +163,9 @@ impl Answer {
             return Ok(Vec::new());
         };
         self.reasoning_tokens += usize::from(reader.is_reasoning());
+        if let Some(turn) = &mut self.turn {
+            turn.push(id);
+        }
         self.logprobs.extend(logprobs.map(|logprobs| TokenLogprobs::new(&self.served, id, logprobs)));
         let deltas = reader.push(&self.served, id)?;
         if reader.stopped() {
@@ -156,6 +176,9 @@ impl Answer {
 
     fn end(&mut self, reason: &EngineReason, usage: Usage) -> Option<Step> {
         let reader = self.reader.take()?;
+        if let (EngineReason::Stop(_), Some(turn)) = (reason, &self.turn) {
+            self.served.turns.remember(&self.served.tokenizer, turn);
+        }
         let reason = match reason {
             EngineReason::Length if !reader.stopped() => EndReason::Length,
             _ => EndReason::EndOfTurn,

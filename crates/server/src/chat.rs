@@ -2,8 +2,11 @@
 //!
 //! The other APIs for chats say their requests in this one's fields: [`ChatRequest`] serves all of them.
 
+mod logprobs;
 mod request;
 mod response;
+mod response_format;
+mod tool_choice;
 
 use std::sync::Arc;
 
@@ -22,14 +25,15 @@ use response::{Chunks, completion};
 /// Everything that can be refused is refused before the first byte of an answer.
 pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let request = ChatRequest::take(Body::parse(&body)?, &served)?;
-    let stream = request.stream;
-    let answer = request.answer(&served)?;
     let head = Head::new("chatcmpl", &served.model_name);
-    match stream {
-        Some(options) => Ok(sse(vec![(answer, Chunks::new(head, options))])),
+    match request.stream {
+        Some(options) => Ok(sse(vec![(request.answer(&served)?, Chunks::new(head, options))])),
         None => {
-            let (reply, end) = answer.whole().await?;
-            Ok(Json(completion(&head, &reply, &end)).into_response())
+            let mut answers = Vec::new();
+            for answer in request.answers(&served)? {
+                answers.push(answer.whole().await?);
+            }
+            Ok(Json(completion(&head, &answers)).into_response())
         }
     }
 }

@@ -68,8 +68,8 @@ impl Completion {
         if only_prompt {
             body.optional::<i64>("max_tokens")?;
         }
-        let n = answers(&mut body, served.limits.n)?;
         let options = Options::take(&mut body, served)?;
+        let n = options.n;
         body.only("suffix", &[String::new()])?;
         if let Some(best_of) = body.optional::<usize>("best_of")?.filter(|best_of| *best_of != n) {
             let message = format!("`best_of` is {best_of} and `n` is {}; this server gives all answers", n);
@@ -91,17 +91,12 @@ impl Completion {
     }
 
     fn request(&self, served: &Served, prompt: &[u32]) -> Request {
+        let request = self.options.request(served, prompt.to_vec(), MAX_TOKENS);
         Request {
-            prompt: prompt.to_vec(),
-            max_tokens: if self.only_prompt { 0 } else { self.options.max_tokens.unwrap_or(MAX_TOKENS) },
-            sampling: self.options.sampling,
-            stop_ids: Arc::clone(&served.stop_ids),
-            masked_ids: Arc::clone(&served.masked_ids),
+            max_tokens: if self.only_prompt { 0 } else { request.max_tokens },
             logprobs: self.shown.logprobs,
             prompt_logprobs: self.shown.logprobs.filter(|_| self.shown.echo),
-            priority: self.options.priority,
-            user: self.options.user.clone(),
-            ..Request::default()
+            ..request
         }
     }
 
@@ -122,13 +117,6 @@ impl Completion {
             }
         }
         Ok(choices)
-    }
-}
-
-fn answers(body: &mut Body, most: usize) -> Result<usize, ApiError> {
-    match body.optional::<i64>("n")?.unwrap_or(1) {
-        n if n >= 1 && n <= most as i64 => Ok(n as usize),
-        n => Err(ApiError::field("n", format!("`n` is {n}, expected 1 to {most}"))),
     }
 }
 

@@ -31,6 +31,11 @@ impl ApiError {
         ApiError { param: Some(param.into()), ..ApiError::invalid(message) }
     }
 
+    /// What a request asks for cannot be; the field that is to blame, if one is.
+    pub(crate) fn refused(param: Option<String>, message: impl Into<String>) -> ApiError {
+        ApiError { param, ..ApiError::invalid(message) }
+    }
+
     /// A field asks for something that this server does not do.
     pub(crate) fn unsupported(param: &str, message: impl Into<String>) -> ApiError {
         ApiError { code: Some("unsupported_parameter"), ..ApiError::field(param, message) }

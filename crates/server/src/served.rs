@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use k2_chat::{Template, Tokenizer};
+use k2_chat::{GrammarCompiler, Template, Tokenizer, Turns};
 use k2_engine::Engine;
 
 use crate::limits::Limits;
+use crate::params::Params;
 
 /// A running model and what turns HTTP's words into its ids.
 pub struct Served {
@@ -17,6 +18,12 @@ pub struct Served {
     pub tokenizer: Tokenizer,
     /// The turn format.
     pub template: Template,
+    /// Tools and schemas to what may come next.
+    pub grammars: GrammarCompiler,
+    /// The model's own turns.
+    pub turns: Turns,
+    /// Which values the parameters of a request may have.
+    pub params: Params,
     /// Ids that end a turn.
     pub stop_ids: Arc<[u32]>,
     /// Ids that are never chosen.

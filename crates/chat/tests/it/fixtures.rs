@@ -40,3 +40,33 @@ pub(crate) fn kimi() -> Option<&'static Tokenizer> {
     let read = || kimi_dir().exists().then(|| Tokenizer::from_dir(&kimi_dir()).unwrap());
     KIMI.get_or_init(read).as_ref()
 }
+
+/// A case of Moonshot's schema validator.
+pub(crate) struct Walle {
+    /// Whether the schema is of the subset.
+    pub(crate) valid: bool,
+    pub(crate) schema: String,
+    /// A part of the validator's message.
+    pub(crate) expect: String,
+}
+
+/// The published cases.
+pub(crate) fn walle() -> impl Iterator<Item = Walle> {
+    let path = directory().join("walle/cases.tsv");
+    let file = fs::read_to_string(&path).unwrap_or_else(|_| {
+        println!("skipped: no {} (set K2_FIXTURES)", path.display());
+        String::new()
+    });
+    let case = |line: &str| {
+        let (suite, case) = line.split_once('\t').unwrap();
+        let text = |case: &serde_json::Value, name: &str| case[name].as_str().unwrap().to_owned();
+        match suite.ends_with("/valid.jsonl") {
+            true => Walle { valid: true, schema: case.to_owned(), expect: String::new() },
+            false => {
+                let case = serde_json::from_str(case).unwrap();
+                Walle { valid: false, schema: text(&case, "schema"), expect: text(&case, "expect") }
+            }
+        }
+    };
+    file.lines().map(case).collect::<Vec<_>>().into_iter()
+}

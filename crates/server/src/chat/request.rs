@@ -3,29 +3,40 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use k2_chat::grammar::{Calls, ContentForm, Reasoning, Wanted};
 use k2_chat::message::Role;
 use k2_chat::normalize::count_calls;
+use k2_chat::python_json::Style;
 use k2_chat::tool_calls::Markers;
-use k2_chat::{Content, Message, ParserOptions, RenderOptions, Tool, ToolCallParser, normalize, render};
-use k2_engine::Request;
+use k2_chat::{
+    AnswerGrammar, Content, Message, ParserOptions, RenderOptions, Tool, ToolCallParser, normalize, render,
+};
+use k2_engine::{Grammar, Request};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::response_format::ResponseFormat;
+use super::tool_choice::ToolChoice;
 use crate::agent_header;
 use crate::answer::{Answer, Reader};
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::grammar::Followed;
 use crate::options::{Options, StreamOptions};
+use crate::params::Params;
 use crate::served::Served;
 
 /// What a client asks for.
 pub(crate) struct ChatRequest {
     messages: Vec<Message>,
     tools: Vec<Tool>,
-    /// False: `tool_choice` is "none".
-    calls: bool,
+    choice: ToolChoice,
+    /// Whether one answer may call several times.
+    parallel: bool,
+    format: ResponseFormat,
     thinking: bool,
+    /// Log-probabilities, and of how many of the likeliest tokens.
+    logprobs: Option<usize>,
     options: Options,
     pub(crate) stream: Option<StreamOptions>,
 }
@@ -38,75 +49,136 @@ struct Thinking {
     kind: String,
 }
 
+/// The same as open-source servers have it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TemplateKwargs {
+    #[serde(default)]
+    thinking: Option<bool>,
+}
+
 impl ChatRequest {
     /// Reads every field.
     pub(crate) fn take(mut body: Body, served: &Served) -> Result<ChatRequest, ApiError> {
         served.check_model(&mut body)?;
         let options = Options::take(&mut body, served)?;
-        body.only("logprobs", &[false])?;
-        body.only("top_logprobs", &[0])?;
-        body.only("parallel_tool_calls", &[true])?;
         body.only("modalities", &[vec!["text".to_owned()]])?;
-        body.only("response_format", &[serde_json::json!({ "type": "text" })])?;
+        let tools = tools(&mut body, served)?;
         let mut messages = messages(&mut body, served.limits.messages)?;
         if !served.keep_agent_headers {
             agent_header::leave_out(&mut messages);
         }
         let request = ChatRequest {
             messages,
-            tools: tools(&mut body, served.limits.tools)?,
-            calls: tool_choice(&mut body)?,
+            choice: ToolChoice::take(&mut body, &tools)?,
+            parallel: body.optional("parallel_tool_calls")?.unwrap_or(true),
+            format: ResponseFormat::take(&mut body, served.limits.schema_bytes)?,
             thinking: thinking(&mut body, served)?,
+            logprobs: logprobs(&mut body, served.limits.top_logprobs)?,
             stream: options.stream,
+            tools,
             options,
         };
         body.finish()?;
+        request.check()?;
         Ok(request)
+    }
+
+    /// What does not go together.
+    fn check(&self) -> Result<(), ApiError> {
+        if self.options.n > 1 && self.stream.is_some() {
+            return Err(ApiError::unsupported("n", "`n` above 1 is for answers that are not streamed"));
+        }
+        let continued = self.messages.last().is_some_and(|message| message.partial == Some(true));
+        let forced = matches!(self.choice, ToolChoice::Required | ToolChoice::Function(_));
+        if continued && (forced || self.format != ResponseFormat::Text) {
+            let message = "a message with `partial: true` cannot be continued under a `response_format` or a required tool";
+            return Err(ApiError::field("messages", message));
+        }
+        if forced && self.format != ResponseFormat::Text {
+            let message = "a required tool and a `response_format` other than text exclude each other";
+            return Err(ApiError::field("response_format", message));
+        }
+        Ok(())
     }
 
     /// Submits it. What the engine refuses is wrong with `messages`, under whatever name.
     pub(crate) fn answer(self, served: &Arc<Served>) -> Result<Answer, ApiError> {
-        let (request, reader) = self.start(served)?;
-        let events = served.engine.submit(request).map_err(|error| ApiError::submit(&error, "messages"))?;
-        Ok(Answer::new(Arc::clone(served), events, reader))
+        let mut answers = self.answers(served)?;
+        answers.pop().ok_or_else(|| ApiError::failed("no answer was asked for"))
     }
 
-    /// The ids of the prompt.
+    /// Submits it as often as answers are wanted. The first is the one that would come alone.
+    pub(crate) fn answers(mut self, served: &Arc<Served>) -> Result<Vec<Answer>, ApiError> {
+        let prompt = self.prompt(served)?;
+        let grammar = self.grammar(served)?;
+        let mut request = self.options.request(served, prompt, usize::MAX);
+        request.logprobs = self.logprobs;
+        request.grammar = grammar.map(|grammar| Arc::new(Followed(grammar)) as Arc<dyn Grammar>);
+        if !self.may_call() {
+            request.masked_ids = [&served.masked_ids[..], &served.grammars.marker_ids()].concat().into();
+        }
+        let submit = |index: usize| {
+            let sampling = request.sampling.of_answer(index as u64);
+            let one = Request { sampling, ..request.clone() };
+            let events = served.engine.submit(one).map_err(|error| ApiError::submit(&error, "messages"))?;
+            let answer = Answer::new(Arc::clone(served), events, Reader::Chat(Box::new(self.parser(served))));
+            Ok(answer.remembered_after(&request.prompt))
+        };
+        (0..self.options.n).map(submit).collect()
+    }
+
+    fn may_call(&self) -> bool {
+        self.choice != ToolChoice::None && !self.tools.is_empty()
+    }
+
+    /// The ids of the prompt. Tools are declared even if they may not be called: the beginning of a conversation
+    /// stays the same from turn to turn.
     pub(crate) fn prompt(&mut self, served: &Served) -> Result<Vec<u32>, ApiError> {
         normalize(&mut self.messages);
-        let tools = if self.calls { &self.tools[..] } else { &[] };
         let options = RenderOptions { add_generation_prompt: true, thinking: self.thinking };
-        let rendered = render(served.template, &self.messages, tools, options)
+        let rendered = render(served.template, &self.messages, &self.tools, options)
             .map_err(|error| ApiError::field("messages", error.to_string()))?;
-        Ok(rendered.ids(&served.tokenizer))
+        Ok(served.turns.ids(&served.tokenizer, &rendered))
     }
 
-    /// The engine's request, and the reader of its answer.
-    fn start(mut self, served: &Served) -> Result<(Request, Reader), ApiError> {
-        let prompt = self.prompt(served)?;
-        let calls = self.calls && !self.tools.is_empty();
-        let tools = if self.calls { &self.tools[..] } else { &[] };
+    /// What the answer has to follow; none where everything is free.
+    fn grammar(&self, served: &Served) -> Result<Option<AnswerGrammar>, ApiError> {
+        let form = served.template.form();
+        let calls = self.may_call().then(|| Calls {
+            tools: &self.tools,
+            only: if let ToolChoice::Function(place) = self.choice { Some(place) } else { None },
+            parallel: self.parallel,
+            sorted: form.tools == Style::CompactSorted,
+        });
+        let content = match (&self.format, &self.choice) {
+            (_, ToolChoice::Required | ToolChoice::Function(_)) => ContentForm::Nothing,
+            (ResponseFormat::Json { schema, strict }, _) => ContentForm::Json { schema, strict: *strict },
+            (ResponseFormat::Text, _) => ContentForm::Free,
+        };
+        let reasoning = match (form.thinking, form.prompts_thinking, self.thinking) {
+            (true, true, true) => Reasoning::Opened,
+            (true, false, _) => Reasoning::MayOpen,
+            _ => Reasoning::Never,
+        };
+        let wanted = Wanted { calls, content, reasoning };
+        served.grammars.compile(wanted).map_err(|error| {
+            let param = error.param().map(str::to_owned);
+            ApiError::refused(param, error.to_string())
+        })
+    }
+
+    fn parser(&self, served: &Served) -> ToolCallParser {
         let form = served.template.form();
         let parser = ParserOptions {
-            calls,
+            calls: self.may_call(),
             history_calls: count_calls(&self.messages),
             thinking: form.thinking,
             think_prefilled: form.prompts_thinking && self.thinking,
-            stop: self.options.stop,
-            ..ParserOptions::with_tools(tools)
+            stop: self.options.stop.clone(),
+            ..ParserOptions::with_tools(&self.tools)
         };
-        let parser = ToolCallParser::new(parser, Markers::of(&served.tokenizer));
-        let request = Request {
-            prompt,
-            max_tokens: self.options.max_tokens.unwrap_or(usize::MAX),
-            sampling: self.options.sampling,
-            stop_ids: Arc::clone(&served.stop_ids),
-            masked_ids: Arc::clone(&served.masked_ids),
-            priority: self.options.priority,
-            user: self.options.user,
-            ..Request::default()
-        };
-        Ok((request, Reader::Chat(Box::new(parser))))
+        ToolCallParser::new(parser, Markers::of(&served.tokenizer))
     }
 }
 
@@ -147,10 +219,20 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
     }
 }
 
-fn tools(body: &mut Body, most: usize) -> Result<Vec<Tool>, ApiError> {
+fn tools(body: &mut Body, served: &Served) -> Result<Vec<Tool>, ApiError> {
+    let (most, schema_bytes) = (served.limits.tools, served.limits.schema_bytes);
     let tools: Vec<Tool> = body.optional("tools")?.unwrap_or_default();
     if tools.len() > most {
         return Err(ApiError::field("tools", format!("{} tools; at most {most} are accepted", tools.len())));
+    }
+    for (index, parameters) in tools.iter().enumerate().filter_map(|(i, tool)| Some((i, tool.parameters()?)))
+    {
+        let bytes = parameters.to_value().to_string().len();
+        if bytes > schema_bytes {
+            let param = format!("tools[{index}].function.parameters");
+            let message = format!("{param} has {bytes} bytes; at most {schema_bytes} are accepted");
+            return Err(ApiError::field(param, message));
+        }
     }
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
@@ -172,32 +254,36 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 256 && name.chars().all(allowed)
 }
 
-/// Whether the model may call tools.
-fn tool_choice(body: &mut Body) -> Result<bool, ApiError> {
-    match body.optional::<Value>("tool_choice")? {
-        None => Ok(true),
-        Some(Value::String(choice)) if choice == "auto" => Ok(true),
-        Some(Value::String(choice)) if choice == "none" => Ok(false),
-        Some(other) => {
-            let message = format!("`tool_choice` is {other}; this server supports \"auto\" and \"none\"");
-            Err(ApiError::unsupported("tool_choice", message))
+fn logprobs(body: &mut Body, most: usize) -> Result<Option<usize>, ApiError> {
+    let wanted = body.optional::<bool>("logprobs")?.unwrap_or(false);
+    match (wanted, body.optional::<usize>("top_logprobs")?) {
+        (_, Some(top)) if top > most => {
+            Err(ApiError::field("top_logprobs", format!("`top_logprobs` is {top}, expected 0 to {most}")))
+        }
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            Err(ApiError::field("top_logprobs", "`top_logprobs` is for requests with `logprobs: true`"))
         }
     }
 }
 
+/// Whether the model is to reason, where it has the choice. A model that never does takes either.
 fn thinking(body: &mut Body, served: &Served) -> Result<bool, ApiError> {
-    let Some(Thinking { kind }) = body.optional("thinking")? else { return Ok(true) };
-    let can_choose = served.template.form().prompts_thinking;
-    match kind.as_str() {
-        "enabled" => Ok(true),
-        "disabled" if can_choose => Ok(false),
-        "disabled" => {
-            let message = format!("the turn format {} has no choice of thinking", served.template.name());
-            Err(ApiError::unsupported("thinking", message))
+    let form = served.template.form();
+    let kwargs = body.optional::<TemplateKwargs>("chat_template_kwargs")?.and_then(|kwargs| kwargs.thinking);
+    let wanted = match body.optional::<Thinking>("thinking")?.map(|thinking| thinking.kind) {
+        None => kwargs.unwrap_or(true),
+        Some(kind) if kind == "enabled" => true,
+        Some(kind) if kind == "disabled" => false,
+        Some(kind) => {
+            let message = format!("`thinking.type` is {kind:?}, expected enabled or disabled");
+            return Err(ApiError::field("thinking", message));
         }
-        _ => Err(ApiError::field(
-            "thinking",
-            format!("`thinking.type` is {kind:?}, expected enabled or disabled"),
-        )),
+    };
+    if !wanted && form.thinking && !form.prompts_thinking && served.params == Params::Open {
+        let message = format!("the turn format {} has no choice of thinking", served.template.name());
+        return Err(ApiError::unsupported("thinking", message));
     }
+    Ok(wanted)
 }

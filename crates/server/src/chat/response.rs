@@ -5,12 +5,21 @@ use k2_chat::{Delta, FinishReason, Reply};
 use k2_engine::Usage;
 use serde_json::{Value, json};
 
-use crate::answer::End;
+use super::logprobs;
+use crate::answer::{End, TokenLogprobs};
 use crate::options::StreamOptions;
 use crate::stream::{Head, Wire, data, done, usage};
 
-/// The whole answer.
-pub(super) fn completion(head: &Head, reply: &Reply, end: &End) -> Value {
+/// The whole answer, with a choice for each time that it was asked for.
+pub(super) fn completion(head: &Head, answers: &[(Reply, End)]) -> Value {
+    let choices: Vec<Value> =
+        answers.iter().enumerate().map(|(index, (reply, end))| whole_choice(index, reply, end)).collect();
+    let mut completion = head.json("chat.completion", json!(choices));
+    completion["usage"] = usage(&together(answers));
+    completion
+}
+
+fn whole_choice(index: usize, reply: &Reply, end: &End) -> Value {
     let mut message = json!({ "role": "assistant", "content": reply.content, "refusal": null });
     if let Some(reasoning) = &reply.reasoning_content {
         message["reasoning_content"] = json!(reasoning);
@@ -22,11 +31,18 @@ pub(super) fn completion(head: &Head, reply: &Reply, end: &End) -> Value {
         });
         message["tool_calls"] = calls.collect();
     }
-    let choice =
-        json!({ "index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": null });
-    let mut completion = head.json("chat.completion", json!([choice]));
-    completion["usage"] = usage(end);
-    completion
+    let (finish_reason, logprobs) = (reply.finish_reason, logprobs::json(&end.logprobs));
+    json!({ "index": index, "message": message, "finish_reason": finish_reason, "logprobs": logprobs })
+}
+
+/// The prompt counts once, the answers each.
+fn together(answers: &[(Reply, End)]) -> End {
+    let mut all = answers.first().map(|(_, end)| end.clone()).unwrap_or_default();
+    for (_, end) in answers.iter().skip(1) {
+        all.usage.completion_tokens += end.usage.completion_tokens;
+        all.reasoning_tokens += end.reasoning_tokens;
+    }
+    all
 }
 
 /// The pieces of a streamed answer.
@@ -85,6 +101,12 @@ impl Wire for Chunks {
             }
         };
         vec![self.chunk(delta)]
+    }
+
+    fn logprobs(&mut self, tokens: &[TokenLogprobs]) -> Vec<Event> {
+        let mut choice = choice(json!({ "content": "" }), None);
+        choice["logprobs"] = logprobs::json(tokens);
+        vec![data(&self.with_usage(json!([choice]), Value::Null))]
     }
 
     /// Usage twice: OpenAI's clients look for it in a chunk of its own, Moonshot's in the last choice.

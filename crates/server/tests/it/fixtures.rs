@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use k2_chat::{Template, Tokenizer};
+use k2_chat::{GrammarCompiler, Template, Tokenizer, Turns};
 use k2_engine::{Engine, EngineOptions};
 use k2_kernels::Pool;
 use k2_model::KimiK2;
-use k2_server::{Keys, Limits, Served, Server, ServerOptions};
+use k2_server::{Keys, Limits, Params, Served, Server, ServerOptions};
 use k2_weights::Checkpoint;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -35,9 +35,13 @@ fn on_engine(options: EngineOptions) -> Served {
     let model = KimiK2::load(&checkpoint, Pool::new(1), &mut |_, _| ()).unwrap();
     let engine = Engine::start(model, options).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder).unwrap();
+    let stop_ids = tokenizer.stop_ids(&[checkpoint.config()]);
     Served {
         model_name: MODEL.into(),
-        stop_ids: tokenizer.stop_ids(&[checkpoint.config()]).into(),
+        grammars: GrammarCompiler::new(&tokenizer, &stop_ids).unwrap(),
+        turns: Turns::new(1 << 20),
+        params: Params::Open,
+        stop_ids: stop_ids.into(),
         masked_ids: (0..engine.vocab_size() as u32).filter(|id| !tokenizer.is_named(*id)).collect(),
         temperature: 0.6,
         top_p: 1.0,
@@ -111,6 +115,12 @@ impl Usual {
         let keys = api_key.map_or_else(Keys::default, |key| Keys::default().with_single(key).unwrap());
         let options = ServerOptions { keys, ..ServerOptions::default() };
         Usual(Server::new(on_engine(EngineOptions::default()), options).unwrap().router())
+    }
+
+    /// With these rules for parameters.
+    pub(crate) fn with(params: Params) -> Usual {
+        let served = Served { params, ..on_engine(EngineOptions::default()) };
+        Usual(Server::new(served, ServerOptions::default()).unwrap().router())
     }
 
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {

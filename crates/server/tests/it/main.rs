@@ -7,5 +7,7 @@ mod completions;
 mod fixtures;
 mod metrics;
 mod refusals;
+mod sampling;
 mod sockets;
 mod streams;
+mod tools;
