@@ -1,7 +1,7 @@
 //! `k2 verify`: what a deployment of Kimi K2 must get right, asked from outside.
 //!
 //! The groups cover the ground of Moonshot's public suites as far as it is K2's; the correspondence, with
-//! MoonshotAI/Kimi-Vendor-Verifier as of July 2026 (`KVV`) and MoonshotAI/K2-Vendor-Verifier (`K2VV`):
+//! MoonshotAI/Kimi-Vendor-Verifier of 13 August 2026 (`KVV`) and MoonshotAI/K2-Vendor-Verifier (`K2VV`):
 //!
 //! | group | there | what differs here |
 //! |---|---|---|

@@ -109,7 +109,7 @@ pub(super) fn calls(
         return Err(Finding(format!("{} calls; expected 1 to {at_most}", answer.tool_calls.len())));
     }
     for call in &answer.tool_calls {
-        if only.is_some_and(|only| only != call.name) {
+        if let Some(only) = only.filter(|only| *only != call.name) {
             return Err(Finding(format!("{:?} is called; expected {only:?}", call.name)));
         }
         schema::check(declared(body, &call.name)?, &call.arguments)?;
