@@ -95,10 +95,18 @@ fn on<F: Format>(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_T
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn on_avx2<F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
-        whole::<avx2::Avx2, F>(piece, out);
+        whole::<avx2::Avx2<false>, F>(piece, out);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn on_vnni<F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+        whole::<avx2::Avx2<true>, F>(piece, out);
     }
     match isa {
-        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
+        // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features; VNNI is looked for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F>(piece, out) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2::<F>(piece, out) },
         _ => whole::<scalar::Scalar, F>(piece, out),

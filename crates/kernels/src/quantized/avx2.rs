@@ -1,16 +1,17 @@
 //! The eight rows in 256-bit vectors of AVX2, with FMA and F16C.
 //!
 //! Products of bytes: `vpmaddubsw` multiplies unsigned with signed bytes and adds pairs to i16, `vpmaddwd` with
-//! ones adds those to 32 bits; as many of the former are added first as an i16 surely holds.
+//! ones adds those to 32 bits; as many of the former are added first as an i16 surely holds. With VNNI one
+//! instruction, `vpdpbusd`, does all that.
 
 use std::arch::x86_64::*;
 
 use super::activations::{BLOCK, Block};
 use super::lanes::{Lanes, ROWS, most_in_i16};
 
-/// Made only in functions compiled for AVX2, FMA and F16C.
+/// Made only in functions compiled for AVX2, FMA and F16C, and AVX-512 VNNI and VL if so said.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2;
+pub(super) struct Avx2<const VNNI: bool>;
 
 /// An expression of intrinsics.
 macro_rules! simd {
@@ -27,14 +28,35 @@ fn four(x: &[i8; BLOCK], i: usize) -> __m256i {
     simd!(_mm256_set1_epi32(x.as_ptr().cast::<i32>().add(i).read_unaligned()))
 }
 
-/// Pairs of products as i16; `BITS` as in [`Lanes::dot`].
+/// Codes as unsigned bytes, and x with their sign; `BITS` as in [`Lanes::dot`].
+#[inline(always)]
+fn unsigned<const BITS: u32>(codes: __m256i, x: __m256i) -> (__m256i, __m256i) {
+    match BITS {
+        8 => simd!((_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))),
+        _ => (codes, x),
+    }
+}
+
+/// Pairs of products as i16: even `128 * 127 * 2` is below 2^15.
 #[inline(always)]
 fn pairs<const BITS: u32>(codes: __m256i, x: __m256i) -> __m256i {
-    match BITS {
-        // |code| unsigned, the code's sign given to x: 128 * 127 * 2 is below 2^15.
-        8 => simd!(_mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))),
-        _ => simd!(_mm256_maddubs_epi16(codes, x)),
+    let (codes, x) = unsigned::<BITS>(codes, x);
+    simd!(_mm256_maddubs_epi16(codes, x))
+}
+
+/// Codes from `first` to before `last` with x.
+#[inline(always)]
+fn dot_vnni<const BITS: u32>(
+    codes: &[__m256i; 8],
+    x: &[i8; BLOCK],
+    (first, last): (usize, usize),
+) -> __m256i {
+    let mut sum = simd!(_mm256_setzero_si256());
+    for i in first..last {
+        let (codes, x) = unsigned::<BITS>(codes[i], four(x, i));
+        sum = simd!(_mm256_dpbusd_epi32(sum, codes, x));
     }
+    sum
 }
 
 /// Codes from `first` to before `last` with x, each pair of i16 products times a factor.
@@ -60,7 +82,7 @@ fn dot<const BITS: u32>(
     sum
 }
 
-impl Lanes for Avx2 {
+impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     type Int = __m256i;
     type Float = __m256;
 
@@ -235,11 +257,21 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn dot<const BITS: u32>(codes: &[__m256i; 8], x: &[i8; BLOCK]) -> __m256i {
+        if VNNI {
+            return dot_vnni::<BITS>(codes, x, (0, 8));
+        }
         dot::<BITS>(codes, x, (0, 8), simd!(_mm256_set1_epi16(1)))
     }
 
     #[inline(always)]
     fn dot_scaled<const BITS: u32>(codes: &[__m256i; 8], x: &[i8; BLOCK], scales: &[__m256i; 2]) -> __m256i {
+        if VNNI {
+            let (first, second) = (dot_vnni::<BITS>(codes, x, (0, 4)), dot_vnni::<BITS>(codes, x, (4, 8)));
+            return simd!(_mm256_add_epi32(
+                _mm256_mullo_epi32(first, _mm256_srai_epi32::<16>(scales[0])),
+                _mm256_mullo_epi32(second, _mm256_srai_epi32::<16>(scales[1])),
+            ));
+        }
         let (first, second) =
             (dot::<BITS>(codes, x, (0, 4), scales[0]), dot::<BITS>(codes, x, (4, 8), scales[1]));
         simd!(_mm256_add_epi32(first, second))
