@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::dot::{Aligned, LANES, Sum, accumulate, add_scaled, total};
+use crate::dot::{Aligned, LANES, Sum, add_scaled, total};
 use crate::floats;
 use crate::inputs::{Form, Inputs, Precision};
 use crate::isa::{Isa, isa, per_isa};
@@ -158,8 +158,9 @@ pub(crate) fn block_product(
             for first in (0..rows).step_by(TILE_ROWS) {
                 let rows = TILE_ROWS.min(rows - first);
                 let piece = Piece { w, row: row + first, rows, first: 0, len: w.cols(), tokens };
-                match tokens {
-                    ..=FEW => few_tokens(isa, &piece, x, stride, &mut sums[first..]),
+                match (tokens, isa) {
+                    (..=FEW, _) => few_tokens(isa, &piece, x, stride, &mut sums[first..]),
+                    (_, Isa::Avx512) => many_tokens_wide(isa, &piece, x, stride, &mut sums[first..]),
                     _ => many_tokens(isa, &piece, x, stride, &mut sums[first..]),
                 }
             }
@@ -237,12 +238,17 @@ struct Piece<'a> {
 
 per_isa! {
     /// `out[t * ROWS + r]` for up to [`TILE_ROWS`] rows and [`FEW`] tokens.
-    fn few_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<FEW>
+    fn few_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<FEW, 8>
 }
 
 per_isa! {
     /// `out[t * ROWS + r]` for up to [`TILE_ROWS`] rows and [`TOKENS`] tokens.
-    fn many_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS>
+    fn many_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS, 8>
+}
+
+per_isa! {
+    /// [`many_tokens`] where a vector has 16 lanes.
+    fn many_tokens_wide(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS, 16>
 }
 
 per_isa! {
@@ -251,7 +257,12 @@ per_isa! {
 }
 
 #[inline(always)]
-fn product_body<const MOST: usize>(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) {
+fn product_body<const MOST: usize, const W: usize>(
+    piece: &Piece<'_>,
+    x: &[f32],
+    x_tile: usize,
+    out: &mut [f32],
+) {
     let mut sums = Aligned([[[0.0; LANES]; TILE_ROWS]; MOST]);
     let sums = &mut sums.0;
     let mut tile = Aligned([0.0; TILE_ROWS * TILE]);
@@ -265,13 +276,16 @@ fn product_body<const MOST: usize>(piece: &Piece<'_>, x: &[f32], x_tile: usize, 
         }
         let x = &x[first / TILE * x_tile..];
         let mut t = 0;
-        while t + 4 <= piece.tokens {
-            block::<4>(&mut sums[t..t + 4], tile, &x[t * TILE..], padded_len);
-            t += 4;
+        while t + 6 <= piece.tokens {
+            block::<6, 2, W>(&mut sums[t..t + 6], tile, &x[t * TILE..], padded_len);
+            t += 6;
         }
-        while t < piece.tokens {
-            block::<1>(&mut sums[t..t + 1], tile, &x[t * TILE..], padded_len);
-            t += 1;
+        while t + 2 <= piece.tokens {
+            block::<2, 4, W>(&mut sums[t..t + 2], tile, &x[t * TILE..], padded_len);
+            t += 2;
+        }
+        if t < piece.tokens {
+            block::<1, 8, W>(&mut sums[t..t + 1], tile, &x[t * TILE..], padded_len);
         }
     }
     for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter()).take(piece.tokens) {
@@ -281,16 +295,62 @@ fn product_body<const MOST: usize>(piece: &Piece<'_>, x: &[f32], x_tile: usize, 
     }
 }
 
-/// All rows of a tile against `T` tokens, four rows at a time.
+/// All rows of a tile against `T` tokens, `R` rows and `W` lanes at a time: as many sums as there are registers for.
+/// Lanes are sums apart, so it does not matter to the order how many go together.
 #[inline(always)]
-fn block<const T: usize>(sums: &mut [[Sum; TILE_ROWS]], tile: &[f32], x: &[f32], len: usize) {
-    for r in (0..TILE_ROWS).step_by(4) {
-        let mut four: [[Sum; 4]; T] = std::array::from_fn(|t| std::array::from_fn(|i| sums[t][r + i]));
-        accumulate(&mut four, x, TILE, &tile[r * TILE..], TILE, len);
-        for t in 0..T {
-            sums[t][r..r + 4].copy_from_slice(&four[t]);
+fn block<const T: usize, const R: usize, const W: usize>(
+    sums: &mut [[Sum; TILE_ROWS]],
+    tile: &[f32],
+    x: &[f32],
+    len: usize,
+) {
+    for r in (0..TILE_ROWS).step_by(R) {
+        for part in 0..LANES / W {
+            some_lanes::<T, R, W>(sums, &tile[r * TILE..], x, len, r, part);
         }
     }
+}
+
+#[inline(always)]
+fn some_lanes<const T: usize, const R: usize, const W: usize>(
+    sums: &mut [[Sum; TILE_ROWS]],
+    tile: &[f32],
+    x: &[f32],
+    len: usize,
+    r: usize,
+    part: usize,
+) {
+    let mut local = [[[0.0; W]; R]; T];
+    for t in 0..T {
+        for i in 0..R {
+            local[t][i] = *lanes(&sums[t][r + i], part);
+        }
+    }
+    for k in 0..len / LANES {
+        let mut w = [[0.0; W]; R];
+        for i in 0..R {
+            w[i] = *lanes(&tile[i * TILE..][..len], k * (LANES / W) + part);
+        }
+        for t in 0..T {
+            let x: &[f32; W] = lanes(&x[t * TILE..][..len], k * (LANES / W) + part);
+            for i in 0..R {
+                for l in 0..W {
+                    local[t][i][l] = x[l].mul_add(w[i][l], local[t][i][l]);
+                }
+            }
+        }
+    }
+    for t in 0..T {
+        for i in 0..R {
+            sums[t][r + i][part * W..][..W].copy_from_slice(&local[t][i]);
+        }
+    }
+}
+
+/// The `i`-th `W` numbers.
+#[inline(always)]
+fn lanes<const W: usize>(numbers: &[f32], i: usize) -> &[f32; W] {
+    &numbers.as_chunks().0[i]
 }
 
 #[inline(always)]
