@@ -5,13 +5,12 @@
 //! and attends to the latents themselves; *naive* computes every head's keys and values, as the
 //! formula reads, and is the oracle of the first. Either one gives a token the same bits in any batch.
 
-use k2_kernels::attention::{Pages, attend};
+use k2_kernels::attention::{AttentionScratch, Pages, Row, Shape, attend};
 use k2_kernels::matmul::{Product, matmul_heads, matmul_heads_transposed, products};
-use k2_kernels::pool::SharedRows;
 use k2_kernels::rmsnorm::rmsnorm;
 use k2_kernels::{Inputs, Matrix, Pool, Precision};
 
-use crate::batch::{Batch, Chunk};
+use crate::batch::Batch;
 use crate::config::Config;
 use crate::kv_cache::KvCache;
 use crate::rope::Angles;
@@ -19,9 +18,6 @@ use crate::scratch::sized;
 
 /// `q_a_layernorm` and `kv_a_layernorm` use this whatever `rms_norm_eps` says, as the official code does.
 const LATENT_NORM_EPS: f32 = 1e-6;
-
-/// Heads that one task attends with; their outputs stay in the first-level cache.
-const HEADS_PER_TASK: usize = 8;
 
 /// How attention over the latents is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +89,7 @@ pub struct MlaScratch {
     query: Vec<f32>,
     kv_a: Vec<f32>,
     latents: Vec<f32>,
+    attention: AttentionScratch,
     attended: Vec<f32>,
     heads_out: Vec<f32>,
 }
@@ -189,22 +186,23 @@ impl Mla {
     fn attend_absorbed(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {
         let (rows, heads, latent) =
             (step.batch.rows(), step.config.num_attention_heads, step.config.kv_lora_rank);
-        self.absorb_queries(step, cache.width(), scratch);
-        scratch.attended.resize(rows * heads * latent, 0.0);
         let width = cache.width();
-        let groups = heads.div_ceil(HEADS_PER_TASK);
-        let places: Vec<(&Chunk<'_>, usize)> = step.batch.positions().collect();
-        let out = SharedRows::new(&mut scratch.attended, latent);
-        step.pool.run(rows * groups, |task| {
-            let (row, first) = (task / groups, task % groups * HEADS_PER_TASK);
-            let here = HEADS_PER_TASK.min(heads - first);
-            let (chunk, position) = places[row];
-            let pages: Pages<'_> = cache.pages(step.layer, chunk.block_table, position + 1);
-            let query = &scratch.query[(row * heads + first) * width..][..here * width];
-            out.with_rows(row * heads + first, here, |out| {
-                attend(&pages, query, step.softmax_scale, latent, &mut Vec::new(), out);
-            });
+        self.absorb_queries(step, width, scratch);
+        let pages: Vec<Pages<'_>> = step
+            .batch
+            .chunks
+            .iter()
+            .map(|chunk| cache.pages(step.layer, chunk.block_table, chunk.start + chunk.tokens.len()))
+            .collect();
+        let chunks = step.batch.chunks.iter().zip(&pages);
+        let of_chunk = chunks.flat_map(|(chunk, pages)| {
+            (0..chunk.tokens.len()).map(|i| Row { pages, keys: chunk.start + i + 1 })
         });
+        let rows_of_batch: Vec<Row<'_>> = of_chunk.collect();
+        let shape = Shape { heads, width, value_len: latent, scale: step.softmax_scale };
+        let query = &scratch.query[..rows * heads * width];
+        let attended = sized(&mut scratch.attended, rows * heads * latent);
+        attend(step.pool, &shape, &rows_of_batch, query, &mut scratch.attention, attended);
         self.values(step, scratch);
     }
 
@@ -241,12 +239,13 @@ impl Mla {
         let c = step.config;
         let (heads, nope, v) = (c.num_attention_heads, c.qk_nope_head_dim, c.v_head_dim);
         scratch.heads_out.resize(step.batch.rows() * heads * v, 0.0);
+        let of_batch = step.batch.rows() * heads * c.kv_lora_rank;
         let (w, rows) = match &self.kv_b {
             KeyValueProjection::Joint { kv_b_proj } => (kv_b_proj, nope..nope + v),
             KeyValueProjection::Split { v_b_proj, .. } => (v_b_proj, 0..v),
         };
         let MlaScratch { inputs, attended, heads_out, .. } = scratch;
-        inputs.set(step.pool, step.precision, [w].into_iter(), heads, attended);
+        inputs.set(step.pool, step.precision, [w].into_iter(), heads, &attended[..of_batch]);
         products(step.pool, inputs, [Product { w, rows, y: heads_out }]);
     }
 

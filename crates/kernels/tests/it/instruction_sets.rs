@@ -1,6 +1,6 @@
 //! Every instruction set gives the same bits: the test starts itself once for each, by `K2_ISA`.
 
-use k2_kernels::attention::{Pages, attend};
+use k2_kernels::attention::{AttentionScratch, Pages, Row, Shape, attend};
 use k2_kernels::exp::{exp, sigmoid, silu_mul};
 use k2_kernels::isa::{Isa, isa};
 use k2_kernels::matmul::{matmul_heads, matmul_heads_transposed};
@@ -99,9 +99,11 @@ fn transposed(w: &Matrix) -> Vec<f32> {
 }
 
 fn attention() -> Vec<f32> {
-    let (cache, query) = (Random(9).floats(5 * 16 * 96), Random(10).floats(7 * 96));
-    let pages = Pages { pages: cache.chunks_exact(16 * 96).collect(), page_len: 16, width: 96, keys: 75 };
-    let mut out = vec![0.0; 7 * 90];
-    attend(&pages, &query, 0.7, 90, &mut Vec::new(), &mut out);
+    let (cache, query) = (Random(9).floats(21 * 16 * 96), Random(10).floats(2 * 7 * 96));
+    let pages = Pages { pages: cache.chunks_exact(16 * 96).collect(), page_len: 16, width: 96, keys: 331 };
+    let rows = [331, 75].map(|keys| Row { pages: &pages, keys });
+    let shape = Shape { heads: 7, width: 96, value_len: 90, scale: 0.7 };
+    let mut out = vec![0.0; 2 * 7 * 90];
+    attend(&Pool::new(2), &shape, &rows, &query, &mut AttentionScratch::default(), &mut out);
     out
 }
