@@ -53,9 +53,8 @@ pub(super) fn print() -> Result<(), Box<dyn Error>> {
 }
 
 fn serve_command() -> Command {
-    let mut command = Cli::command();
-    command.build();
-    command.find_subcommand("serve").cloned().unwrap_or_default()
+    // Not built yet: a built command does not find arguments that are changed afterwards.
+    Cli::command().find_subcommand("serve").cloned().unwrap_or_default()
 }
 
 fn in_a_file(command: &Command) -> impl Iterator<Item = &Arg> {
@@ -102,7 +101,8 @@ fn value(argument: &Arg, matches: &ArgMatches) -> Option<Value> {
         _ if secret => Value::String("***".into()),
         text => text.parse().map_or_else(|_| Value::String(text.into_owned()), Value::Integer),
     };
-    let values: Vec<Value> = matches.get_raw(id)?.map(|text| one(&text.to_owned())).collect();
+    let values = matches.get_raw(id).into_iter().flatten();
+    let values: Vec<Value> = values.map(|text| one(&text.to_owned())).collect();
     match argument.get_action() {
         ArgAction::Append => Some(Value::Array(values)),
         _ => values.into_iter().next(),
