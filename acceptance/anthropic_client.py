@@ -54,18 +54,18 @@ def plain(client, model):
     assert same.content == answer.content
 
 
-def long_answer(client, model, stop_reason):
+def long_answer(client, model):
     """A request with more than a few letters for an answer; noise may end at once."""
-    for seed in range(50):
+    for seed in range(200):
         asked = dict(model=model, max_tokens=40, system=SYSTEM, messages=ASK, extra_body={"seed": seed})
         answer = client.messages.create(**asked)
-        if answer.stop_reason == stop_reason and len(answer.content[0].text) > 10:
+        if len(answer.content[0].text) > 10:
             return asked
-    raise AssertionError("50 seeds, and no answer is long")
+    raise AssertionError("200 seeds, and no answer is long")
 
 
 def streamed(client, model):
-    asked = long_answer(client, model, "max_tokens")
+    asked = long_answer(client, model)
     whole = client.messages.create(**asked)
     with client.messages.stream(**asked) as stream:
         events = [event.type for event in stream if event.type in RAW]
@@ -101,10 +101,9 @@ def cached_prefix(client, model):
 
 
 def stop_sequences(client, model):
-    asked = long_answer(client, model, "max_tokens")
+    asked = long_answer(client, model)
     text = client.messages.create(**asked).content[0].text
     stop = text[len(text) // 2 :][:2]
-    assert stop.strip(), f"the noise has blanks here: {text!r}"
     cut = client.messages.create(**asked, stop_sequences=[stop])
     assert (cut.stop_reason, cut.stop_sequence, cut.content[0].text) == ("stop_sequence", stop, text[: text.index(stop)])
 
@@ -175,9 +174,9 @@ CHECKS = [plain, streamed, cached_prefix, stop_sequences, history, beta, models,
 
 def main():
     client = lambda address: anthropic.Anthropic(
-        base_url=address.removesuffix("/v1") + "/anthropic", api_key="sesame", max_retries=0, timeout=120
+        base_url=address.removesuffix("/v1") + "/anthropic", api_key="open-sesame", max_retries=0, timeout=120
     )
-    run(f"anthropic {anthropic.__version__}", client, CHECKS, sys.argv[1:], "--api-key", "sesame")
+    run(f"anthropic {anthropic.__version__}", client, CHECKS, sys.argv[1:], "--api-key", "open-sesame")
 
 
 if __name__ == "__main__":
