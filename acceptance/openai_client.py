@@ -110,7 +110,28 @@ def with_tools(client, model):
             assert last.finish_reason in ("stop", "length", "tool_calls"), last
     ask = lambda **more: client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=1, **more)
     bare, declared, forbidden = ask(), ask(tools=TOOLS), ask(tools=TOOLS, tool_choice="none")
-    assert declared.usage.prompt_tokens > bare.usage.prompt_tokens == forbidden.usage.prompt_tokens
+    assert forbidden.usage.prompt_tokens == declared.usage.prompt_tokens > bare.usage.prompt_tokens
+
+
+# Ids of bytes that close something, so that what noise writes under a grammar ends soon.
+CLOSING = {"34": 12, "125": 12, "93": 12, "44": -6, "92": -20}
+
+
+def by_construction(client, model):
+    """A required call is made and its arguments are JSON of the schema, whatever the model would say; so are formats."""
+    schema = TOOLS[0]["function"]["parameters"]
+    asked = dict(model=model, messages=MESSAGES, max_tokens=600, logit_bias=CLOSING, seed=5)
+    named = {"type": "function", "function": {"name": TOOLS[0]["function"]["name"]}}
+    for choice in ("required", named):
+        answer = client.chat.completions.create(**asked, tools=TOOLS, tool_choice=choice, parallel_tool_calls=False).choices[0]
+        (call,) = answer.message.tool_calls
+        assert answer.finish_reason == "tool_calls" and call.function.name == named["function"]["name"], answer
+        assert set(schema["required"]) <= set(json.loads(call.function.arguments)), call
+    answer = client.chat.completions.create(**asked, response_format={"type": "json_object"}).choices[0]
+    assert isinstance(json.loads(answer.message.content), dict), answer
+    several = client.chat.completions.create(**{**asked, "max_tokens": 4, "temperature": 1}, n=3, logprobs=True, top_logprobs=2)
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    assert all(len(token.top_logprobs) == 2 for choice in several.choices for token in choice.logprobs.content)
 
 
 def with_history(client, model):
@@ -164,6 +185,10 @@ def models(client, model):
     assert [entry.id for entry in client.models.list()] == [model] and client.models.retrieve(model).id == model
 
 
+# Not of the subset that a strict schema has to be of.
+STRICT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "minProperties": 1}}}
+
+
 def refusals(client, model):
     chat = client.chat.completions.create
     asked = dict(model=model, messages=MESSAGES, max_tokens=1)
@@ -182,12 +207,16 @@ def refusals(client, model):
         (400, "top_p", None, {"top_p": 0}),
         (400, "max_tokens", None, {"max_tokens": 0}),
         (400, "stop", None, {"stop": [""]}),
-        (400, "n", "unsupported_parameter", {"n": 2}),
-        (400, "logprobs", "unsupported_parameter", {"logprobs": True}),
-        (400, "tool_choice", "unsupported_parameter", {"tools": TOOLS, "tool_choice": named}),
+        (400, "n", None, {"n": 0}),
+        (400, "top_logprobs", None, {"top_logprobs": 3}),
+        (400, "logit_bias", None, {"logit_bias": {"0": 101}}),
+        (400, "tool_choice", None, {"tool_choice": "required"}),
+        (400, "tool_choice", None, {"tools": TOOLS, "tool_choice": "bogus"}),
+        (400, "tool_choice", None, {"tools": TOOLS, "tool_choice": {**named, "function": {"name": "delete"}}}),
         (400, "tools[1]", None, {"tools": TOOLS + TOOLS}),
         (400, "tools", None, {"tools": {}}),
-        (400, "response_format", "unsupported_parameter", {"response_format": {"type": "json_object"}}),
+        (400, "response_format.type", None, {"response_format": {"type": "xml"}}),
+        (400, "response_format.json_schema.schema", None, {"response_format": STRICT}),
         (400, "no_such_field", "unsupported_parameter", {"extra_body": {"no_such_field": 1}}),
         (400, "stream_options", None, {"stream_options": {"include_usage": True}}),
     ]:
@@ -202,7 +231,7 @@ def refusals(client, model):
                 raise AssertionError(f"taken: {json.dumps(changed)[:200]}")
 
 
-CHECKS = [plain, same_seed_same_answer, streamed, progress, with_tools, with_history, raw, likelihoods, stop_strings, models, refusals]
+CHECKS = [plain, same_seed_same_answer, streamed, progress, with_tools, by_construction, with_history, raw, likelihoods, stop_strings, models, refusals]
 
 
 def run(name, connect, checks, argv, *options):
