@@ -37,7 +37,7 @@ async fn every_field_changes_the_answer() {
     assert_eq!(content(&top), "AAAAAAAA");
     let (_, stopped) = ask(&server, json!({ "logit_bias": { "65": 100 }, "stop_token_ids": [65] })).await;
     assert_eq!((content(&stopped), &stopped["choices"][0]["finish_reason"]), ("", &json!("stop")));
-    let stop = json!({ "logit_bias": { "65": 20, "66": 19 }, "stop_token_ids": [65], "min_tokens": 3 });
+    let stop = json!({ "logit_bias": { "65": 80, "66": 40 }, "stop_token_ids": [65], "min_tokens": 3 });
     assert_eq!(content(&ask(&server, stop).await.1), "BBB");
     let end = json!({ "logit_bias": { "258": 100 } });
     let (_, ended) = ask(&server, end).await;
