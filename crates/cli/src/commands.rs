@@ -4,7 +4,10 @@ use std::error::Error;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chat, inspect, parse, render, run, serve, tokenize, tokenizer_train, train, verify};
+use crate::{
+    bench, chat, export_embedded, inspect, parse, render, run, serve, tokenize, tokenizer_train, train,
+    verify,
+};
 
 /// Runs, serves and trains Kimi K2 on machines you own.
 #[derive(Debug, Parser)]
@@ -24,6 +27,7 @@ pub(crate) enum Command {
     Train(train::TrainArgs),
     Tokenizer(tokenizer_train::TokenizerArgs),
     Inspect(inspect::InspectArgs),
+    ExportEmbedded(export_embedded::ExportArgs),
     Bench(bench::BenchArgs),
     Tokenize(tokenize::TokenizeArgs),
     Render(render::RenderArgs),
@@ -41,6 +45,7 @@ impl Command {
             Command::Train(args) => train::run(args),
             Command::Tokenizer(args) => tokenizer_train::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::ExportEmbedded(args) => export_embedded::run(&args),
             Command::Bench(args) => bench::run(&args),
             Command::Tokenize(args) => tokenize::run(&args),
             Command::Render(args) => render::run(&args),

@@ -2,12 +2,15 @@
 
 use k2_chat::pre_tokenizer::Pattern;
 use k2_chat::special::SpecialTokens;
-use k2_chat::{Tokenizer, tiktoken};
+use k2_chat::{Template, Tokenizer, tiktoken};
 use k2_weights::{Checkpoint, WeightsError};
 use std::error::Error;
 
-/// Its name where a model is named.
-pub(crate) const NAME: &str = "k2-tiny";
+/// Its name where a model is named; clients know what a model can do by the beginning of its name.
+pub(crate) const NAME: &str = "kimi-k2-tiny";
+
+/// The turn format that it was trained on.
+pub(crate) const TEMPLATE: Template = Template::K2Instruct;
 
 const CONFIG: &[u8] = include_bytes!("../../../models/tiny/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../models/tiny/model.safetensors");

@@ -1,7 +1,7 @@
 //! The MODEL of a command line: which one it is, and the engine on it.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use k2_weights::Checkpoint;
 
 use crate::cache::CacheArgs;
 use crate::loading_bar::LoadingBar;
-use crate::tokenizer;
+use crate::{embedded, tokenizer};
 
 /// How long a program waits for its prefix store at the end.
 const FLUSH: Duration = Duration::from_secs(10);
@@ -22,9 +22,9 @@ const FLUSH: Duration = Duration::from_secs(10);
 /// Which model, and the room and threads to compute it with.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// A checkpoint's folder, or a GGUF file (any of a split).
+    /// A checkpoint's folder, or a GGUF file (any of a split) [default: the small model inside this program].
     #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Most tokens of a conversation, prompt and answer together; never more than the model's own limit.
     #[arg(long, value_name = "TOKENS", default_value_t = EngineOptions::default().context_tokens)]
     context: usize,
@@ -57,7 +57,8 @@ pub(crate) struct TemplateArgs {
 
 /// An opened model.
 pub(crate) struct Model {
-    path: PathBuf,
+    /// None: the one inside this program.
+    path: Option<PathBuf>,
     checkpoint: Checkpoint,
     threads: Option<u16>,
     context_tokens: usize,
@@ -69,7 +70,10 @@ impl ModelArgs {
     /// Opens what the command line names.
     pub(crate) fn open(&self) -> Result<Model, Box<dyn Error>> {
         let bar = LoadingBar::new();
-        let checkpoint = Checkpoint::open(&self.model, &mut |progress| bar.files(progress))?;
+        let checkpoint = match &self.model {
+            Some(path) => Checkpoint::open(path, &mut |progress| bar.files(progress))?,
+            None => embedded::checkpoint()?,
+        };
         let (threads, context_tokens) = (self.threads, self.context);
         let precision = if self.exact { Precision::Exact } else { Precision::Fast };
         let cache = self.cache.clone();
@@ -91,10 +95,11 @@ impl Model {
 
     /// The tokenizer of the command line or of the model.
     pub(crate) fn tokenizer(&self, args: &TokenizerArgs) -> Result<Tokenizer, Box<dyn Error>> {
-        match (&args.tokenizer, self.checkpoint.gguf_vocabulary()) {
-            (Some(path), _) => tokenizer::open(path),
-            (None, Some(vocabulary)) => tokenizer::of_gguf(vocabulary),
-            (None, None) => tokenizer::open(&self.path).map_err(|error| {
+        match (&args.tokenizer, self.checkpoint.gguf_vocabulary(), &self.path) {
+            (Some(path), _, _) => tokenizer::open(path),
+            (None, Some(vocabulary), _) => tokenizer::of_gguf(vocabulary),
+            (None, None, None) => embedded::tokenizer(),
+            (None, None, Some(path)) => tokenizer::open(path).map_err(|error| {
                 format!("{error}\n  --tokenizer DIR names another place to read it from").into()
             }),
         }
@@ -109,10 +114,11 @@ impl Model {
         if let Some(template) = args.template {
             return Ok(template);
         }
-        let of_folder = tokenizer_args.tokenizer.as_deref().unwrap_or(&self.path);
-        match self.checkpoint.gguf_vocabulary() {
-            Some(vocabulary) => tokenizer::template_of_gguf(vocabulary, self.checkpoint.config()),
-            None => Ok(Template::from_dir(of_folder)?),
+        let of_folder = tokenizer_args.tokenizer.as_deref().or(self.path.as_deref());
+        match (self.checkpoint.gguf_vocabulary(), of_folder) {
+            (Some(vocabulary), _) => tokenizer::template_of_gguf(vocabulary, self.checkpoint.config()),
+            (None, Some(folder)) => Ok(Template::from_dir(folder)?),
+            (None, None) => Ok(embedded::TEMPLATE),
         }
     }
 
@@ -127,9 +133,7 @@ impl Model {
 
     /// What a server calls it: the name of its folder or GGUF file.
     pub(crate) fn name(&self) -> String {
-        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
-        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-        name.map_or_else(|| "kimi-k2".into(), |name| name.to_string_lossy().into_owned())
+        self.path.as_deref().map_or_else(|| embedded::NAME.to_owned(), name_of)
     }
 }
 
@@ -138,6 +142,12 @@ pub(crate) fn flush(engine: &Engine) {
     if !engine.flush(FLUSH) {
         eprintln!("the prefix store is not complete: its disk took longer than {} s", FLUSH.as_secs());
     }
+}
+
+fn name_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map_or_else(|| "kimi-k2".into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Ids that a tokenizer has no name for; they are never sampled.

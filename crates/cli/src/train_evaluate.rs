@@ -11,6 +11,7 @@ use k2_weights::Checkpoint;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::embedded;
 use crate::train_publish::whole_checkpoint;
 
 /// Longest answer; those that are wanted have a quarter of it.
@@ -19,8 +20,8 @@ const LIMIT: usize = 400;
 /// Evaluate a model on held-out synthetic tool dialogues, greedily and without a grammar.
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// A model's folder, a run's, or one of its checkpoints.
-    #[arg(value_name = "MODEL", required_unless_present = "baseline")]
+    /// A model's folder, a run's, or one of its checkpoints [default: the small model inside this program].
+    #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Cases of each cell.
     #[arg(long, default_value_t = 500, value_name = "N")]
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Box<dyn Error>> {
     let report = if args.baseline {
         evaluate(&CELLS, &generator, args.cases, &mut baseline::answer, &mut watch)?
     } else {
-        let (model, tokenizer) = open(args.model.as_deref().unwrap_or(Path::new("")))?;
+        let (model, tokenizer) = open(args.model.as_deref())?;
         let stop = tokenizer.stop_ids(&[]);
         let mut answer = of_model(&tokenizer, greedy(&model, &stop, LIMIT));
         evaluate(&CELLS, &generator, args.cases, &mut answer, &mut watch)?
@@ -52,10 +53,15 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Box<dyn Error>> {
     args.output.as_ref().map_or(Ok(()), |path| write(&report, path))
 }
 
-fn open(path: &Path) -> Result<(KimiK2, Tokenizer), Box<dyn Error>> {
-    let path = whole_checkpoint(path)?;
-    let tokenizer = Tokenizer::from_dir(&checkpoint::tokenizer(&path)?)?;
-    let checkpoint = Checkpoint::open(&path, &mut |_| ())?;
+fn open(path: Option<&Path>) -> Result<(KimiK2, Tokenizer), Box<dyn Error>> {
+    let (checkpoint, tokenizer) = match path {
+        Some(path) => {
+            let path = whole_checkpoint(path)?;
+            let tokenizer = Tokenizer::from_dir(&checkpoint::tokenizer(&path)?)?;
+            (Checkpoint::open(&path, &mut |_| ())?, tokenizer)
+        }
+        None => (embedded::checkpoint()?, embedded::tokenizer()?),
+    };
     Ok((KimiK2::load(&checkpoint, Pool::for_this_machine(), &mut |_, _| ())?, tokenizer))
 }
 

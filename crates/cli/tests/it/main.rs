@@ -10,5 +10,6 @@ mod inspect;
 mod k2;
 mod run;
 mod serve;
+mod shipped;
 mod talk;
 mod train;
