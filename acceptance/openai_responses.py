@@ -18,7 +18,7 @@ TOOLS = [
         "type": "function",
         "name": "get_weather",
         "description": "Weather of a city",
-        "parameters": {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}},
+        "parameters": {"type": "object", "required": ["city"], "properties": {"city": {"type": "string", "maxLength": 8}}},
     }
 ]
 HISTORY = ASK + [
@@ -92,6 +92,29 @@ def history(client, model):
     assert tokens(HISTORY, tools=[]) == same.usage.prompt_tokens, "one turn of the model in three items"
 
 
+def tool_loop(client, model):
+    """Noise calls a tool if it must, and its arguments are valid."""
+    for choice in ("required", {"type": "function", "name": "get_weather"}):
+        asked = dict(model=model, max_output_tokens=400, tools=TOOLS, parallel_tool_calls=False, extra_body={"seed": 3})
+        answer = client.responses.create(**asked, input=ASK, tool_choice=choice)
+        call = answer.output[-1]
+        assert call.type == "function_call" and call.name == "get_weather", answer
+        assert isinstance(json.loads(call.arguments)["city"], str)
+        events = list(client.responses.create(**asked, input=ASK, tool_choice=choice, stream=True))
+        pieces = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+        assert "".join(pieces) == call.arguments == events[-1].response.output[-1].arguments
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "21 °C"}
+        done = client.responses.create(**asked, input=[*ASK, call, output], tool_choice="none")
+        assert done.output[-1].type == "message" and done.usage.input_tokens > answer.usage.input_tokens
+
+
+def structured(client, model):
+    schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}, "additionalProperties": False}
+    form = {"format": {"type": "json_schema", "name": "verdict", "schema": schema, "strict": True}}
+    answer = client.responses.create(model=model, input=ASK, max_output_tokens=100, text=form)
+    assert isinstance(json.loads(answer.output_text)["ok"], bool), answer.output_text
+
+
 def refusals(client, model):
     asked = dict(model=model, input=ASK, max_output_tokens=1)
     for status, param, changed in [
@@ -126,7 +149,7 @@ def no_embeddings(client, model):
         raise AssertionError("embeddings of a model that has none")
 
 
-CHECKS = [plain, streamed, history, refusals, no_embeddings]
+CHECKS = [plain, streamed, history, tool_loop, structured, refusals, no_embeddings]
 
 
 def main():
