@@ -5,6 +5,7 @@
 mod access;
 mod completions;
 mod fixtures;
+mod log;
 mod metrics;
 mod refusals;
 mod sampling;

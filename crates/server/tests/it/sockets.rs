@@ -223,4 +223,5 @@ fn tls_files() {
         matches!(error, TlsError::KeyFile(KeyError::Mode { .. }))
     });
     check(&certificates, &certificates, |error| matches!(error, TlsError::Key { .. }));
+    check(&certificates, &private("other-key.pem", 0o600), |error| matches!(error, TlsError::Pair { .. }));
 }
