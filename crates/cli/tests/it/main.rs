@@ -8,6 +8,7 @@ mod errors;
 mod fixtures;
 mod inspect;
 mod k2;
+mod prefix_store;
 mod run;
 mod serve;
 mod shipped;
