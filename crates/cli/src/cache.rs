@@ -7,6 +7,9 @@ use clap::{Args, ValueEnum};
 use k2_engine::{CacheDtype, EngineOptions, PrefixStoreOptions};
 use k2_weights::{Checkpoint, IdentityDepth};
 
+/// Bytes of a prefix store whose size nobody names: 16 GiB.
+const STORE_BYTES: u64 = 16 << 30;
+
 /// How sequences are cached.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CacheArgs {
@@ -16,12 +19,13 @@ pub(crate) struct CacheArgs {
     /// Keep beginnings of conversations in this directory, to be found again after a restart.
     #[arg(long, value_name = "DIR")]
     prefix_store: Option<PathBuf>,
-    /// Bytes that they may take there; those unused for longest go first.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, requires = "prefix_store")]
-    prefix_store_bytes: u64,
-    /// How much of the weights is read to tell them from others, so that no beginning is used with the wrong ones.
-    #[arg(long, value_name = "DEPTH", default_value = "sampled", requires = "prefix_store")]
-    prefix_store_identity: Depth,
+    /// Bytes that they may take there; those unused for longest go first [default: 17179869184].
+    #[arg(long, value_name = "BYTES", requires = "prefix_store")]
+    prefix_store_bytes: Option<u64>,
+    /// How much of the weights is read to tell them from others, so that no beginning is used with the wrong ones
+    /// [default: sampled].
+    #[arg(long, value_name = "DEPTH", requires = "prefix_store")]
+    prefix_store_identity: Option<Depth>,
     /// Tokens drafted at most from earlier copies and checked in one step, or off; no answer depends on it.
     #[arg(long, value_name = "N|off", default_value = "off", value_parser = speculate)]
     speculate: usize,
@@ -42,12 +46,12 @@ impl CacheArgs {
 
     pub(crate) fn prefix_store(&self, checkpoint: &Checkpoint) -> Option<PrefixStoreOptions> {
         let depth = match self.prefix_store_identity {
-            Depth::Sampled => IdentityDepth::Sampled,
-            Depth::Full => IdentityDepth::Full,
+            None | Some(Depth::Sampled) => IdentityDepth::Sampled,
+            Some(Depth::Full) => IdentityDepth::Full,
         };
         self.prefix_store.as_ref().map(|directory| PrefixStoreOptions {
             directory: directory.clone(),
-            bytes: self.prefix_store_bytes,
+            bytes: self.prefix_store_bytes.unwrap_or(STORE_BYTES),
             weights: checkpoint.identity(depth),
         })
     }

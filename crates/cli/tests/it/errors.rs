@@ -89,7 +89,6 @@ fn requests() {
 fn options() {
     let bytes = "fixtures/model/bytes";
     misused(&["run", bytes], "<--prompt <TEXT>|--prompt-ids <ID,ID,...>>");
-    misused(&["run", "-p", "x"], "<MODEL>");
     misused(&["run", bytes, "-p", "x", "--tempature", "1"], "unexpected argument '--tempature'");
     misused(&["run", bytes, "-p", "x", "--threads", "0"], "0 is not in 1..=1024");
     misused(&["run", bytes, "-p", "x", "--max-tokens", "-3"], "unexpected argument '-3'");
