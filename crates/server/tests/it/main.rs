@@ -5,7 +5,6 @@
 mod access;
 mod completions;
 mod fixtures;
-mod log;
 mod metrics;
 mod refusals;
 mod sampling;
