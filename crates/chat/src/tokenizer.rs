@@ -139,6 +139,11 @@ impl Tokenizer {
         self.n_vocab
     }
 
+    /// Number of ordinary tokens, whose ids come before those of the special ones.
+    pub fn ranks(&self) -> u32 {
+        self.vocabulary.len()
+    }
+
     /// The special tokens.
     pub fn specials(&self) -> &SpecialTokens {
         &self.specials

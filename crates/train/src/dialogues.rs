@@ -26,6 +26,7 @@ pub mod draw;
 mod drills;
 mod invented;
 pub mod lists;
+pub mod made_up;
 mod phrases;
 mod results;
 pub mod small_talk;

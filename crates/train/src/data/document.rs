@@ -8,6 +8,7 @@ use k2_chat::{Message, RenderOptions, Template, Tokenizer, Tool, normalize, rend
 use std::sync::Arc;
 
 use super::DataError;
+use crate::rng::Rng;
 
 /// Tokens with their weights.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,10 +66,23 @@ impl Encoder {
 
     /// A line said twice; only the second time can be predicted.
     pub(super) fn twice(&self, line: &str) -> Document {
-        let once = self.tokenizer.encode(&format!("{line}\n"), false);
+        self.said_twice(&self.tokenizer.encode(&format!("{line}\n"), false))
+    }
+
+    /// Row `index` of pieces of the vocabulary without any order, said twice.
+    pub(super) fn pieces_twice(&self, seed: u64, index: u64) -> Document {
+        let mut start = Rng::new(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let mut rng = Rng::new(start.next_u64());
+        let pieces = self.tokenizer.ranks() as usize;
+        let length = 8 + rng.below(56);
+        let row: Vec<u32> = (0..length).map(|_| rng.below(pieces) as u32).collect();
+        self.said_twice(&row)
+    }
+
+    fn said_twice(&self, once: &[u32]) -> Document {
         let mut weights = vec![0.0; once.len()];
         weights.resize(2 * once.len() + 1, 1.0);
-        Document { tokens: [once.as_slice(), &once, &[self.turn.end]].concat(), weights }
+        Document { tokens: [once, once, &[self.turn.end]].concat(), weights }
     }
 
     fn weights(&self, tokens: &[u32]) -> Vec<f32> {

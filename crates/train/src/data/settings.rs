@@ -50,6 +50,8 @@ pub enum SourceKind {
     Dialogues,
     /// Invented lines, each said twice.
     Lines,
+    /// Pieces of the vocabulary without any order, each row said twice: so every piece is copied.
+    Pieces,
     /// A file of records `{"messages": [...], "tools": [...]}` or `{"text": "..."}`, one a line.
     Jsonl,
     /// A text file; blank lines part its documents.

@@ -44,6 +44,7 @@ pub struct Stream {
 enum Open {
     Dialogues(Generator),
     Lines(Generator),
+    Pieces { seed: u64 },
     Records(Records),
 }
 
@@ -68,6 +69,7 @@ impl Stream {
             let opened = match source.kind {
                 SourceKind::Dialogues => Open::Dialogues(Generator::new(settings.seed)?),
                 SourceKind::Lines => Open::Lines(Generator::new(settings.seed)?),
+                SourceKind::Pieces => Open::Pieces { seed: settings.seed },
                 SourceKind::Jsonl => Open::Records(Records::jsonl(path, reading)?),
                 SourceKind::Text => Open::Records(Records::text(path, reading)?),
             };
@@ -121,7 +123,7 @@ impl Stream {
     fn has_held_out(&self, source: usize, index: u64) -> bool {
         match &self.sources[source].1 {
             Open::Dialogues(_) => true,
-            Open::Lines(_) => false,
+            Open::Lines(_) | Open::Pieces { .. } => false,
             Open::Records(records) => index < records.held_out().len() as u64,
         }
     }
@@ -132,7 +134,7 @@ impl Stream {
                 dialogue(&self.encoder, generator, Scope::HELD_OUT, HELD_OUT_DIALOGUES + index, self.length)
                     .map(Some)
             }
-            Open::Lines(_) => Ok(None),
+            Open::Lines(_) | Open::Pieces { .. } => Ok(None),
             Open::Records(records) => Ok(records.held_out().get(index as usize).cloned()),
         }
     }
@@ -160,6 +162,7 @@ impl Stream {
                 dialogue(&self.encoder, generator, Scope::TRAINING, index, self.length)
             }
             Open::Lines(generator) => Ok(self.encoder.twice(&generator.line(index))),
+            Open::Pieces { seed } => Ok(self.encoder.pieces_twice(*seed, index)),
             Open::Records(records) => Ok(records.document(index).clone()),
         }
     }

@@ -5,17 +5,24 @@
 //! many tools that only their descriptions tell apart.
 
 use serde::Deserialize;
+use std::sync::Arc;
 
 use super::draw::Part;
 use super::invented::{capitalize, with_article};
 use super::lists::Lists;
+use super::made_up::MadeUp;
 use super::small_talk::SmallTalk;
 use super::values::ValueType;
 
+/// The `id` of a kind that is in no table.
+pub const MADE_UP: &str = "made up";
+
 /// Everything the dialogues are made from.
 pub struct Catalogue {
-    /// All kinds of tools.
-    pub kinds: Vec<Kind>,
+    /// All kinds of tools that are written out.
+    pub kinds: Vec<Arc<Kind>>,
+    /// What the others are made from.
+    pub made_up: MadeUp,
     /// Words of values.
     pub lists: Lists,
     /// What is said without tools.
@@ -167,6 +174,7 @@ impl Catalogue {
         let tables: Tables = read("catalogue.toml", include_str!("catalogue.toml"))?;
         let lists = read("lists.toml", include_str!("lists.toml"))?;
         let small_talk = read("small_talk.toml", include_str!("small_talk.toml"))?;
+        let made_up = read("made_up.toml", include_str!("made_up.toml"))?;
         let mut kinds = tables.kind;
         for (lines, held_out) in [(&tables.attributes.train, false), (&tables.attributes.held_out, true)] {
             for line in lines {
@@ -174,7 +182,8 @@ impl Catalogue {
             }
         }
         kinds.iter().try_for_each(Kind::check)?;
-        Ok(Catalogue { kinds, lists, small_talk })
+        let kinds = kinds.into_iter().map(Arc::new).collect();
+        Ok(Catalogue { kinds, made_up, lists, small_talk })
     }
 }
 
@@ -239,6 +248,24 @@ impl Kind {
             Part::HeldOut if !self.held_out_phrases.is_empty() => &self.held_out_phrases,
             _ => &self.phrases,
         }
+    }
+
+    /// True if the two are never declared together: of one family, or one is made up of the other's words.
+    pub fn clashes(&self, other: &Kind) -> bool {
+        let same = self.family == other.family;
+        let shares = |a: &Kind, b: &Kind| a.is_made_up() && b.speaks_of(&a.family);
+        same || shares(self, other) || shares(other, self)
+    }
+
+    fn is_made_up(&self) -> bool {
+        self.id == MADE_UP
+    }
+
+    /// True if one of these words is in its names, its topic or its family.
+    fn speaks_of(&self, words: &str) -> bool {
+        let own = self.names.iter().flat_map(|name| name.split('_'));
+        let own = own.chain(self.topic.split(' ')).chain(self.family.split([' ', '_']));
+        own.into_iter().any(|own| words.split(' ').any(|word| word.len() > 2 && word == own))
     }
 
     /// The parameter of a slot; `{city2}` is the second value of `city`.

@@ -4,6 +4,8 @@
 //! something one declared tool can do, and there is a call; for something none can do, and that is said; with
 //! a value missing, and it is asked for.
 
+use std::sync::Arc;
+
 use super::answers::tell;
 use super::catalogue::{Catalogue, Kind};
 use super::declaration::{Declared, DeclaredParameter};
@@ -14,11 +16,14 @@ use super::results::ToolResult;
 use super::small_talk::of_part;
 use super::system::System;
 
+/// So many tools out of a hundred are of no kind that could be known.
+const MADE_UP: usize = 42;
+
 /// A conversation in the making.
 pub(crate) struct Conversation<'d, 'c> {
     pub(crate) draw: &'d mut Draw<'c>,
     catalogue: &'c Catalogue,
-    declared: Vec<Declared<'c>>,
+    declared: Vec<Declared>,
     system: System,
     exchanges: Vec<Exchange>,
     /// The tool that was called last, and with which values.
@@ -33,11 +38,11 @@ impl<'d, 'c> Conversation<'d, 'c> {
         tools: usize,
     ) -> Conversation<'d, 'c> {
         let system = draw.system();
-        let mut declared: Vec<Declared<'c>> = Vec::new();
+        let mut declared: Vec<Declared> = Vec::new();
         while declared.len() < tools {
             let part = if declared.is_empty() { draw.scope.tools } else { Part::Seen };
             let kind = draw.kind(catalogue, part);
-            if declared.iter().all(|other| other.kind.family != kind.family) {
+            if declared.iter().all(|other| !other.kind.clashes(&kind)) {
                 let tool = draw.declare(kind);
                 if declared.iter().all(|other| other.name != tool.name) {
                     declared.push(tool);
@@ -59,17 +64,17 @@ impl<'d, 'c> Conversation<'d, 'c> {
     pub(crate) fn call(&mut self) {
         let habit = self.draw.habit();
         let tool = self.target();
-        let kind = self.declared[tool].kind;
+        let kind = self.declared[tool].kind.clone();
         let phrase = self.phrase(tool, kind.phrases(self.draw.scope.phrases));
-        let slots = self.fill(kind, &phrase, habit, &Vec::new());
-        let user = self.draw.sentence(&phrase, &slots, Some(kind), habit);
+        let slots = self.fill(&kind, &phrase, habit, &Vec::new());
+        let user = self.draw.sentence(&phrase, &slots, Some(&kind), habit);
         self.answer_with_calls(Topic::Call, user, vec![(tool, slots)]);
     }
 
     /// "And in Rome?" Says whether the last exchange allows it.
     pub(crate) fn follow_up(&mut self) -> bool {
         let Some((tool, before)) = self.last.clone() else { return false };
-        let kind = self.declared[tool].kind;
+        let kind = self.declared[tool].kind.clone();
         let usable = |phrase: &&String| {
             self.declared[tool].takes(phrase)
                 && super::catalogue::slots(phrase).all(|slot| before.iter().any(|(name, _)| name == slot))
@@ -80,8 +85,8 @@ impl<'d, 'c> Conversation<'d, 'c> {
         }
         let habit = self.draw.habit();
         let phrase = self.phrase(tool, &phrases);
-        let slots = self.fill(kind, &phrase, habit, &before);
-        let user = self.draw.sentence(&phrase, &slots, Some(kind), habit);
+        let slots = self.fill(&kind, &phrase, habit, &before);
+        let user = self.draw.sentence(&phrase, &slots, Some(&kind), habit);
         self.answer_with_calls(Topic::Call, user, vec![(tool, slots)]);
         true
     }
@@ -89,23 +94,23 @@ impl<'d, 'c> Conversation<'d, 'c> {
     /// Two calls in one turn: one phrase for both, or two requests in a row.
     pub(crate) fn two_calls(&mut self) {
         let tool = self.target();
-        let kind = self.declared[tool].kind;
+        let kind = self.declared[tool].kind.clone();
         let habit = self.draw.habit();
         let seen = self.draw.scope.phrases == Part::Seen;
         if seen && !kind.pairs.is_empty() && self.draw.percent(60) {
             let phrase = self.phrase(tool, &kind.pairs);
-            let both = self.fill(kind, &phrase, habit, &Vec::new());
-            let user = self.draw.sentence(&phrase, &both, Some(kind), habit);
+            let both = self.fill(&kind, &phrase, habit, &Vec::new());
+            let user = self.draw.sentence(&phrase, &both, Some(&kind), habit);
             let (first, second) = split_pair(both);
             return self.answer_with_calls(Topic::TwoCalls, user, vec![(tool, first), (tool, second)]);
         }
         let other = self.target();
         let (mut user, mut calls) = (String::new(), Vec::new());
         for tool in [tool, other] {
-            let kind = self.declared[tool].kind;
+            let kind = self.declared[tool].kind.clone();
             let phrase = self.closed_phrase(tool);
-            let slots = self.fill(kind, &phrase, habit, &Vec::new());
-            let sentence = self.draw.sentence(&phrase, &slots, Some(kind), Habit::default());
+            let slots = self.fill(&kind, &phrase, habit, &Vec::new());
+            let sentence = self.draw.sentence(&phrase, &slots, Some(&kind), Habit::default());
             let between = if user.is_empty() {
                 ""
             } else {
@@ -121,7 +126,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
     /// A request that lacks a value; then the value alone. Says whether a declared tool has such requests.
     pub(crate) fn missing(&mut self) -> bool {
         let tool = self.target();
-        let kind = self.declared[tool].kind;
+        let kind = self.declared[tool].kind.clone();
         let lacks_one = |phrase: &&String| {
             let missing = self.declared[tool].missing(phrase);
             self.declared[tool].takes(phrase) && missing.len() == 1 && can_be_asked_for(missing[0])
@@ -132,13 +137,13 @@ impl<'d, 'c> Conversation<'d, 'c> {
         }
         let habit = self.draw.habit();
         let phrase = self.phrase(tool, &phrases);
-        let mut slots = self.fill(kind, &phrase, habit, &Vec::new());
-        let user = self.draw.sentence(&phrase, &slots, Some(kind), habit);
+        let mut slots = self.fill(&kind, &phrase, habit, &Vec::new());
+        let user = self.draw.sentence(&phrase, &slots, Some(&kind), habit);
         let missing = self.declared[tool].missing(&phrase)[0];
         let (slot, words) = (missing.parameter.slot.clone(), missing.name.replace('_', " "));
         self.exchanges.push(Exchange::said(Topic::Missing, user, format!("Please tell me the {words}.")));
         self.last = None;
-        let value = self.fill(kind, &format!("{{{slot}}}"), habit, &slots);
+        let value = self.fill(&kind, &format!("{{{slot}}}"), habit, &slots);
         slots = value;
         let form = self.draw.pick(&["{}", "{}.", "{}", "{}, please."]).replace("{}", &format!("{{{slot}}}"));
         let free = kind.parameter(&slot).is_some_and(|parameter| parameter.kind.is_free_text());
@@ -155,15 +160,15 @@ impl<'d, 'c> Conversation<'d, 'c> {
         }
         let kind = loop {
             let kind = self.draw.kind(self.catalogue, Part::Seen);
-            if self.declared.iter().all(|declared| !close(declared.kind, kind)) {
+            if self.declared.iter().all(|declared| !close(&declared.kind, &kind)) {
                 break kind;
             }
         };
         let habit = self.draw.habit();
         let phrase = self.draw.pick(kind.phrases(self.draw.scope.phrases)).clone();
         let phrase = self.draw.expand(&phrase);
-        let slots = self.fill(kind, &phrase, habit, &Vec::new());
-        let user = self.draw.sentence(&phrase, &slots, Some(kind), habit);
+        let slots = self.fill(&kind, &phrase, habit, &Vec::new());
+        let user = self.draw.sentence(&phrase, &slots, Some(&kind), habit);
         self.refuse(user);
         true
     }
@@ -276,7 +281,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
 
     /// A phrase that ends in a mark, behind which another may stand.
     fn closed_phrase(&mut self, tool: usize) -> String {
-        let kind = self.declared[tool].kind;
+        let kind = self.declared[tool].kind.clone();
         let mut phrase = self.phrase(tool, kind.phrases(self.draw.scope.phrases));
         for _ in 0..20 {
             if phrase.ends_with(['.', '?']) {
@@ -314,10 +319,10 @@ impl<'d, 'c> Conversation<'d, 'c> {
         for (tool, slots) in &requests {
             let declared = &self.declared[*tool];
             let arguments = declared.arguments(slots);
-            let mut result = self.draw.result(declared.kind);
+            let mut result = self.draw.result(&declared.kind);
             self.echo(*tool, slots, &mut result);
             let declared = &self.declared[*tool];
-            answers.push(tell(declared.kind, slots, &result));
+            answers.push(tell(&declared.kind, slots, &result));
             let (name, values) = (declared.name.clone(), result.values());
             calls.push(Call { name, arguments, result: self.draw.printed(&result), values });
         }
@@ -339,29 +344,34 @@ impl<'d, 'c> Conversation<'d, 'c> {
     }
 }
 
-impl<'c> Draw<'c> {
-    /// A kind of tool; the everyday ones come more often, and one in three is a lookup.
-    fn kind(&mut self, catalogue: &'c Catalogue, part: Part) -> &'c Kind {
+impl Draw<'_> {
+    /// A kind of tool: often one that was never there, else of the catalogue, where the everyday ones come more
+    /// often and one in three is a lookup. Held-out phrases there are only for those of the catalogue.
+    fn kind(&mut self, catalogue: &Catalogue, part: Part) -> Arc<Kind> {
         const EVERYDAY: [&str; 4] = ["weather", "time", "calculate", "convert_units"];
-        let of_part = |kind: &&Kind| kind.held_out == (part == Part::HeldOut);
-        let kinds: Vec<&Kind> = catalogue.kinds.iter().filter(of_part).collect();
-        let weight = |kind: &&Kind| match kind.id.as_str() {
+        let seen = part == Part::Seen && self.scope.phrases == Part::Seen;
+        if seen && self.percent(MADE_UP) {
+            return Arc::new(self.made_up(&catalogue.made_up));
+        }
+        let of_part = |kind: &&Arc<Kind>| kind.held_out == (part == Part::HeldOut);
+        let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(of_part).collect();
+        let weight = |kind: &&Arc<Kind>| match kind.id.as_str() {
             id if EVERYDAY.contains(&id) => 9,
             id if id.contains(" of ") && part == Part::Seen => 1,
             _ => 3,
         };
         let weights: Vec<usize> = kinds.iter().map(weight).collect();
-        kinds[self.weighted(&weights)]
+        Arc::clone(kinds[self.weighted(&weights)])
     }
 }
 
 /// True if a request for one could be meant for the other.
 fn close(a: &Kind, b: &Kind) -> bool {
-    a.family == b.family || a.related.contains(&b.family) || b.related.contains(&a.family)
+    a.clashes(b) || a.related.contains(&b.family) || b.related.contains(&a.family)
 }
 
 /// True if "Please tell me the NAME" can be said.
-fn can_be_asked_for(parameter: &DeclaredParameter<'_>) -> bool {
+fn can_be_asked_for(parameter: &DeclaredParameter) -> bool {
     const NO_NOUNS: [&str; 18] = [
         "where", "when", "what", "which", "who", "how", "from", "to", "at", "on", "by", "of", "about", "key",
         "q", "due", "old", "new",

@@ -5,6 +5,7 @@
 
 use indexmap::IndexMap;
 use k2_chat::{Json, Tool};
+use std::sync::Arc;
 
 use super::catalogue::{Kind, Parameter, slots};
 use super::draw::Draw;
@@ -13,17 +14,17 @@ use super::phrases::Slots;
 use super::values::Argument;
 
 /// A declared tool.
-pub(crate) struct Declared<'c> {
-    pub(crate) kind: &'c Kind,
+pub(crate) struct Declared {
+    pub(crate) kind: Arc<Kind>,
     pub(crate) name: String,
     /// Sorted by name: the order in which the turn format prints them and the model writes them.
-    pub(crate) parameters: Vec<DeclaredParameter<'c>>,
+    pub(crate) parameters: Vec<DeclaredParameter>,
     pub(crate) tool: Tool,
 }
 
 /// A declared parameter.
-pub(crate) struct DeclaredParameter<'c> {
-    pub(crate) parameter: &'c Parameter,
+pub(crate) struct DeclaredParameter {
+    pub(crate) parameter: Parameter,
     pub(crate) name: String,
     json_type: &'static str,
     described: Option<String>,
@@ -37,28 +38,28 @@ enum Spelling {
     Pascal,
 }
 
-impl<'c> Declared<'c> {
+impl Declared {
     /// True if a phrase only has slots that this tool takes.
     pub(crate) fn takes(&self, phrase: &str) -> bool {
         slots(phrase).all(|slot| self.parameter(slot).is_some())
     }
 
     /// The required slots that a phrase does not fill.
-    pub(crate) fn missing(&self, phrase: &str) -> Vec<&DeclaredParameter<'c>> {
+    pub(crate) fn missing(&self, phrase: &str) -> Vec<&DeclaredParameter> {
         let filled =
-            |declared: &&DeclaredParameter<'c>| slots(phrase).any(|slot| slot == declared.parameter.slot);
+            |declared: &&DeclaredParameter| slots(phrase).any(|slot| slot == declared.parameter.slot);
         self.parameters.iter().filter(|declared| !declared.parameter.optional && !filled(declared)).collect()
     }
 
     /// The declared parameter of a slot.
-    pub(crate) fn parameter(&self, slot: &str) -> Option<&DeclaredParameter<'c>> {
+    pub(crate) fn parameter(&self, slot: &str) -> Option<&DeclaredParameter> {
         let slot = self.kind.parameter(slot)?.slot.as_str();
         self.parameters.iter().find(|declared| declared.parameter.slot == slot)
     }
 
     /// The arguments of a call with these values.
     pub(crate) fn arguments(&self, values: &Slots) -> Json {
-        let argument = |declared: &DeclaredParameter<'_>| {
+        let argument = |declared: &DeclaredParameter| {
             let (_, value) = values.iter().find(|(slot, _)| *slot == declared.parameter.slot)?;
             Some((declared.name.clone(), declared.json(&value.argument)))
         };
@@ -66,7 +67,7 @@ impl<'c> Declared<'c> {
     }
 }
 
-impl DeclaredParameter<'_> {
+impl DeclaredParameter {
     /// The argument in the type of the schema.
     fn json(&self, argument: &Argument) -> Json {
         match argument {
@@ -79,12 +80,12 @@ impl DeclaredParameter<'_> {
 
 impl Draw<'_> {
     /// Declares a kind.
-    pub(crate) fn declare<'c>(&mut self, kind: &'c Kind) -> Declared<'c> {
+    pub(crate) fn declare(&mut self, kind: Arc<Kind>) -> Declared {
         let spelling = [Spelling::Snake, Spelling::Camel, Spelling::Kebab, Spelling::Pascal]
             [self.weighted(&[76, 14, 7, 3])];
-        let (name, tells) = self.tool_name(kind, spelling);
-        let description = self.description(kind);
-        let parameters = self.parameters(kind, spelling, tells);
+        let (name, tells) = self.tool_name(&kind, spelling);
+        let description = self.description(&kind);
+        let parameters = self.parameters(&kind, spelling, tells);
         let mut function = IndexMap::from([
             ("name".to_owned(), text(&name)),
             ("description".to_owned(), Json::String(description)),
@@ -128,13 +129,8 @@ impl Draw<'_> {
         }
     }
 
-    fn parameters<'c>(
-        &mut self,
-        kind: &'c Kind,
-        spelling: Spelling,
-        tells: bool,
-    ) -> Vec<DeclaredParameter<'c>> {
-        let mut declared: Vec<DeclaredParameter<'c>> = Vec::new();
+    fn parameters(&mut self, kind: &Kind, spelling: Spelling, tells: bool) -> Vec<DeclaredParameter> {
+        let mut declared: Vec<DeclaredParameter> = Vec::new();
         let described = self.percent(85);
         for parameter in &kind.parameters {
             if parameter.optional && self.percent(55) {
@@ -146,7 +142,7 @@ impl Draw<'_> {
             }
             let described = (described || vague).then(|| self.pick(&parameter.descriptions).clone());
             let json_type = self.json_type(parameter);
-            declared.push(DeclaredParameter { parameter, name, json_type, described });
+            declared.push(DeclaredParameter { parameter: parameter.clone(), name, json_type, described });
         }
         declared.sort_by(|a, b| a.name.cmp(&b.name));
         declared
@@ -172,10 +168,10 @@ impl Draw<'_> {
         }
     }
 
-    fn schema(&mut self, parameters: &[DeclaredParameter<'_>]) -> Json {
-        let mut order: Vec<&DeclaredParameter<'_>> = parameters.iter().collect();
+    fn schema(&mut self, parameters: &[DeclaredParameter]) -> Json {
+        let mut order: Vec<&DeclaredParameter> = parameters.iter().collect();
         self.shuffle(&mut order);
-        let property = |declared: &&DeclaredParameter<'_>| (declared.name.clone(), declared.schema());
+        let property = |declared: &&DeclaredParameter| (declared.name.clone(), declared.schema());
         let properties: IndexMap<String, Json> = order.iter().map(property).collect();
         let required: Vec<Json> = order
             .iter()
@@ -196,7 +192,7 @@ impl Draw<'_> {
     }
 }
 
-impl DeclaredParameter<'_> {
+impl DeclaredParameter {
     fn schema(&self) -> Json {
         let mut schema = IndexMap::from([("type".to_owned(), text(self.json_type))]);
         if let Some(description) = &self.described {

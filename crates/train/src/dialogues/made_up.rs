@@ -1,0 +1,198 @@
+//! Tools that nobody has, each made for one dialogue out of random words.
+//!
+//! A hundred kinds of tools can be learned by heart, and then a tool of another kind is not understood: its name
+//! comes out as that of a known one. Of these there is no end. That a request belongs to a tool shows only in
+//! a word that both have, and the tool's name and parameters can only be copied.
+
+use serde::Deserialize;
+
+use super::catalogue::{AnswerForm, Kind, MADE_UP, Parameter};
+use super::draw::Draw;
+use super::invented::{capitalize, with_article};
+use super::values::ValueType;
+
+/// `made_up.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeUp {
+    nouns: Vec<String>,
+    verbs: Vec<String>,
+    value_types: Vec<ValueType>,
+    facts: Vec<String>,
+    lookup: Pattern,
+    state: Pattern,
+    action: Pattern,
+    action_with: Pattern,
+    set: Pattern,
+    order: Pattern,
+}
+
+/// What is alike in all tools of a form, with holes for their words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pattern {
+    topic: String,
+    names: Vec<String>,
+    descriptions: Vec<String>,
+    parameters: Vec<ParameterPattern>,
+    phrases: Vec<String>,
+    incomplete: Vec<String>,
+    follow_ups: Vec<String>,
+    pairs: Vec<String>,
+    results: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParameterPattern {
+    slot: String,
+    names: Vec<String>,
+    descriptions: Vec<String>,
+}
+
+/// The words of one tool.
+struct Words {
+    verb: String,
+    thing: String,
+    attribute: String,
+    second: String,
+    also: String,
+    preposition: &'static str,
+    fact: String,
+}
+
+/// How often each form comes: lookup, state, action, action with a second value, setting, order.
+const FORMS: [usize; 6] = [40, 8, 18, 14, 10, 10];
+
+impl Draw<'_> {
+    /// A kind of tool that there was not before.
+    pub(crate) fn made_up(&mut self, tables: &MadeUp) -> Kind {
+        let words = self.words(tables);
+        let lookup = |pattern| (pattern, AnswerForm::Lookup, "{attribute}", "of {x}");
+        let done = |pattern| (pattern, AnswerForm::Done, "", "");
+        let (pattern, answer, noun, rest) = match self.weighted(&FORMS) {
+            0 => lookup(&tables.lookup),
+            1 => (&tables.state, AnswerForm::Lookup, "{attribute}", ""),
+            2 => done(&tables.action),
+            3 => done(&tables.action_with),
+            4 => done(&tables.set),
+            _ => done(&tables.order),
+        };
+        let parameter = |parameter: &ParameterPattern| Parameter {
+            slot: parameter.slot.clone(),
+            kind: self.value_type(tables, &parameter.slot),
+            names: words.names(&parameter.names),
+            descriptions: words.sentences(&parameter.descriptions),
+            optional: false,
+        };
+        let parameters = pattern.parameters.iter().map(parameter).collect();
+        Kind {
+            id: MADE_UP.to_owned(),
+            family: words.family(),
+            related: Vec::new(),
+            catch_all: false,
+            held_out: false,
+            names: words.names(&pattern.names),
+            descriptions: words.sentences(&pattern.descriptions),
+            topic: words.fill(&pattern.topic),
+            parameters,
+            phrases: words.sentences(&pattern.phrases),
+            held_out_phrases: Vec::new(),
+            incomplete: words.sentences(&pattern.incomplete),
+            follow_ups: words.sentences(&pattern.follow_ups),
+            pairs: words.sentences(&pattern.pairs),
+            answer,
+            noun: words.fill(noun),
+            rest: rest.to_owned(),
+            left: String::new(),
+            right: String::new(),
+            results: pattern.results.iter().map(|result| words.result(result)).collect(),
+        }
+    }
+
+    fn value_type(&mut self, tables: &MadeUp, slot: &str) -> ValueType {
+        match slot {
+            "n" => *self.pick(&[ValueType::SmallNumber, ValueType::TinyNumber, ValueType::LowNumber]),
+            _ => *self.pick(&tables.value_types),
+        }
+    }
+
+    fn words(&mut self, tables: &MadeUp) -> Words {
+        let (verb, fact) = (self.pick(&tables.verbs).clone(), self.pick(&tables.facts).clone());
+        let preposition = self.choose_static(&["to", "for", "in", "at", "with", "on", "from", "by", "near"]);
+        let mut used: Vec<String> = Vec::new();
+        let mut new = |draw: &mut Self| loop {
+            let thing = draw.thing(tables);
+            if !used.contains(&thing) {
+                used.push(thing.clone());
+                return thing;
+            }
+        };
+        let [thing, attribute, second, also] = std::array::from_fn(|_| new(self));
+        Words { verb, thing, attribute, second, also, preposition, fact }
+    }
+
+    /// One word or two, now and then one that there is not.
+    fn thing(&mut self, tables: &MadeUp) -> String {
+        let noun = |draw: &mut Self| match draw.percent(75) {
+            true => draw.pick(&tables.nouns).clone(),
+            false => draw.pick(&draw.lists.nouns).clone(),
+        };
+        match self.below(20) {
+            0..=11 => noun(self),
+            12..=14 => format!("{} {}", noun(self), noun(self)),
+            15 | 16 => format!("{} {}", self.pick(&self.lists.adjectives), noun(self)),
+            17 => format!("{} {}", self.word(), noun(self)),
+            _ => self.word(),
+        }
+    }
+
+    fn choose_static(&mut self, words: &[&'static str]) -> &'static str {
+        words[self.below(words.len())]
+    }
+}
+
+impl Words {
+    /// Two tools that share one of these words are not declared together.
+    fn family(&self) -> String {
+        [self.verb.as_str(), &self.thing, &self.attribute, &self.second, &self.also].join(" ")
+    }
+
+    fn fill(&self, pattern: &str) -> String {
+        pattern
+            .replace("{a_thing}", &with_article(&self.thing))
+            .replace("{a_second}", &with_article(&self.second))
+            .replace("{an_attribute}", &with_article(&self.attribute))
+            .replace("{an_also}", &with_article(&self.also))
+            .replace("{verb}", &self.verb)
+            .replace("{thing}", &self.thing)
+            .replace("{attribute}", &self.attribute)
+            .replace("{second}", &self.second)
+            .replace("{also}", &self.also)
+            .replace("{preposition}", self.preposition)
+    }
+
+    fn sentences(&self, patterns: &[String]) -> Vec<String> {
+        let sentence = |pattern: &String| match pattern.starts_with(['(', '{']) {
+            // A value's first letter is its own.
+            true if ["{x}", "{y}", "{n}"].iter().any(|slot| pattern.starts_with(slot)) => self.fill(pattern),
+            _ => capitalize(&self.fill(pattern)),
+        };
+        patterns.iter().map(sentence).collect()
+    }
+
+    fn names(&self, patterns: &[String]) -> Vec<String> {
+        patterns.iter().map(|pattern| self.fill(pattern).replace([' ', '-'], "_")).collect()
+    }
+
+    /// `key: fact`; the keys are names, and FACT is this tool's own.
+    fn result(&self, pattern: &str) -> String {
+        let entry = |entry: &str| match entry.split_once(": ") {
+            Some((key, fact)) => {
+                format!("{}: {}", self.fill(key).replace(' ', "_"), fact.replace("FACT", &self.fact))
+            }
+            None => entry.to_owned(),
+        };
+        pattern.split(", ").map(entry).collect::<Vec<_>>().join(", ")
+    }
+}
