@@ -1,24 +1,34 @@
 //! `k2 chat`: a conversation in the terminal.
 
 mod shown;
+mod tools;
 
 use std::error::Error;
 use std::io::{self, BufRead, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
+use k2_chat::grammar::{Calls, ContentForm, GrammarCompiler, Reasoning, Wanted};
 use k2_chat::message::Role;
-use k2_chat::tool_calls::Markers;
+use k2_chat::normalize::count_calls;
+use k2_chat::python_json::Style;
+use k2_chat::tool_calls::{Markers, ReplyCall};
 use k2_chat::{
-    EndReason, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, ToolCallParser, render,
+    EndReason, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, ToolCallParser, normalize,
+    render,
 };
-use k2_engine::{Canceller, Engine, EngineOptions, Event, FinishReason, Request};
+use k2_engine::{Canceller, Engine, EngineOptions, Event, FinishReason, Grammar, Request};
+use k2_server::Followed;
 
 use crate::model::{self, ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
 use crate::sampling::SamplingArgs;
 use shown::Shown;
+use tools::{ToolArgs, Tools};
 
 const WELCOME: &str = "Ctrl-C stops an answer, /clear begins anew, /exit or Ctrl-D ends.";
+
+/// Calls in a row before an answer must come.
+const MOST_ROUNDS: usize = 8;
 
 /// Talk to a model in the terminal.
 #[derive(Debug, Args)]
@@ -39,6 +49,8 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     #[command(flatten)]
+    tools: ToolArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
 }
 
@@ -50,11 +62,15 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     if args.no_thinking && !template.form().prompts_thinking {
         return Err(format!("--no-thinking: the turn format {} has no such choice", template.name()).into());
     }
+    let tools = args.tools.tools(model.is_embedded())?;
+    let stop_ids = model.stop_ids(&tokenizer);
+    let grammar = grammar(&tools, template, &tokenizer, &stop_ids, !args.no_thinking)?;
     let engine = model.start(EngineOptions::default())?;
     let request = Request {
         max_tokens: args.max_tokens.unwrap_or(usize::MAX),
         sampling: args.sampling.sampling(),
-        stop_ids: model.stop_ids(&tokenizer),
+        stop_ids,
+        grammar,
         masked_ids: masked_ids(&tokenizer, &engine),
         ..Request::default()
     };
@@ -65,9 +81,33 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     let options = RenderOptions { add_generation_prompt: true, thinking: !args.no_thinking };
     let messages = system.clone();
     let talked = engine.clone();
-    Conversation { tokenizer, template, engine, request, options, system, messages, running }.talk()?;
+    Conversation { tokenizer, template, engine, tools, request, options, system, messages, running }.talk()?;
     model::flush(&talked);
     Ok(())
+}
+
+/// The grammar of the tools' calls; none without tools.
+fn grammar(
+    tools: &Tools,
+    template: Template,
+    tokenizer: &Tokenizer,
+    stop_ids: &[u32],
+    thinking: bool,
+) -> Result<Option<Arc<dyn Grammar>>, Box<dyn Error>> {
+    if tools.declared.is_empty() {
+        return Ok(None);
+    }
+    let form = template.form();
+    let sorted = form.tools == Style::CompactSorted;
+    let calls = Some(Calls { tools: &tools.declared, only: None, parallel: true, sorted });
+    let reasoning = match (form.thinking, form.prompts_thinking && thinking) {
+        (true, true) => Reasoning::Opened,
+        (true, false) => Reasoning::MayOpen,
+        (false, _) => Reasoning::Never,
+    };
+    let wanted = Wanted { calls, content: ContentForm::Free, reasoning };
+    let compiled = GrammarCompiler::new(tokenizer, stop_ids)?.compile(wanted)?;
+    Ok(compiled.map(|grammar| Arc::new(Followed(grammar)) as Arc<dyn Grammar>))
 }
 
 /// The request that Ctrl-C stops.
@@ -91,6 +131,7 @@ struct Conversation {
     tokenizer: Tokenizer,
     template: Template,
     engine: Engine,
+    tools: Tools,
     /// What all requests have in common.
     request: Request,
     options: RenderOptions,
@@ -123,24 +164,46 @@ impl Conversation {
         }
     }
 
-    /// One question and its answer. What cannot be answered is said and forgotten.
+    /// One question and its answer, with what is called in between. What cannot be answered is said and forgotten.
     fn turn(&mut self, text: &str) -> Result<(), Box<dyn Error>> {
+        let before = self.messages.len();
         self.messages.push(Message::text(Role::User, text));
-        match self.answer()? {
-            Ok(reply) => self.messages.push(Message {
-                reasoning_content: reply.reasoning_content,
-                ..Message::text(Role::Assistant, reply.content.unwrap_or_default())
-            }),
-            Err(why) => {
-                self.messages.pop();
-                eprintln!("error: {why}");
+        for _ in 0..MOST_ROUNDS {
+            match self.answer()? {
+                Ok(reply) => {
+                    self.messages.push(Message::from(&reply));
+                    if reply.tool_calls.is_empty() || !self.call(&reply.tool_calls)? {
+                        return Ok(());
+                    }
+                }
+                Err(why) => {
+                    self.messages.truncate(before);
+                    eprintln!("error: {why}");
+                    return Ok(());
+                }
             }
         }
+        eprintln!("[stopped after {MOST_ROUNDS} rounds of calls]");
         Ok(())
     }
 
+    /// Makes the calls. Says whether all have a result.
+    fn call(&mut self, calls: &[ReplyCall]) -> Result<bool, Box<dyn Error>> {
+        for call in calls {
+            shown::call(call)?;
+            let Some(result) = self.tools.result(call)? else { return Ok(false) };
+            shown::result(&result)?;
+            let id = Some(call.id.clone());
+            self.messages.push(Message { tool_call_id: id, ..Message::text(Role::Tool, result) });
+        }
+        Ok(true)
+    }
+
     fn answer(&mut self) -> Result<Result<Reply, String>, Box<dyn Error>> {
-        let prompt = render(self.template, &self.messages, &[], self.options)?.ids(&self.tokenizer);
+        let mut messages = self.messages.clone();
+        normalize(&mut messages);
+        let prompt =
+            render(self.template, &messages, &self.tools.declared, self.options)?.ids(&self.tokenizer);
         self.request.sampling.seed = self.request.sampling.seed.wrapping_add(1);
         let mut events = match self.engine.submit(Request { prompt, ..self.request.clone() }) {
             Ok(events) => events,
@@ -172,7 +235,9 @@ impl Conversation {
         ParserOptions {
             thinking: form.thinking,
             think_prefilled: form.prompts_thinking && self.options.thinking,
-            ..ParserOptions::default()
+            calls: !self.tools.declared.is_empty(),
+            history_calls: count_calls(&self.messages),
+            ..ParserOptions::with_tools(&self.tools.declared)
         }
     }
 }

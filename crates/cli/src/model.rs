@@ -131,6 +131,11 @@ impl Model {
         tokenizer.stop_ids(&configs).into()
     }
 
+    /// True for the one inside this program.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.path.is_none()
+    }
+
     /// What a server calls it: the name of its folder or GGUF file.
     pub(crate) fn name(&self) -> String {
         self.path.as_deref().map_or_else(|| embedded::NAME.to_owned(), name_of)

@@ -6,7 +6,7 @@ use k2_engine::{Constraint, Grammar};
 
 /// A grammar for the engine.
 #[derive(Debug)]
-pub(crate) struct Followed(pub(crate) AnswerGrammar);
+pub struct Followed(pub AnswerGrammar);
 
 #[derive(Debug)]
 struct Following(Progress);

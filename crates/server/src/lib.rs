@@ -32,6 +32,7 @@ mod tls;
 mod watch;
 
 pub use config_file::{ConfigError, ConfigOption, Takes, open_config, parse_config};
+pub use grammar::Followed;
 pub use keys::{KeyError, Keys};
 pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};

@@ -18,14 +18,13 @@ pub use greedy::greedy;
 pub use interval::wilson;
 pub use report::{CellReport, Failure, Rate, Report};
 
-use k2_chat::message::FunctionCall;
 use k2_chat::normalize::count_calls;
 use k2_chat::render::RenderError;
 use k2_chat::tokenizer::UnknownToken;
 use k2_chat::tool_calls::{ReplyCall, parse_tokens};
 use k2_chat::{
-    Content, EndReason, FinishReason, Json, Message, ParserOptions, RenderOptions, Reply, Role, Template,
-    Tokenizer, Tool, ToolCall, normalize, render,
+    EndReason, FinishReason, Json, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, Tool,
+    normalize, render,
 };
 
 use crate::dialogues::{Call, Dialogue, Exchange, Generator};
@@ -146,7 +145,7 @@ fn run(case: &Dialogue, answer: &mut Answer<'_>) -> Result<Outcome, EvaluateErro
     if !outcome.arguments || exchange.calls.is_empty() {
         return Ok(outcome);
     }
-    messages.push(as_message(&reply));
+    messages.push(Message::from(&reply));
     for (call, made) in exchange.calls.iter().zip(&reply.tool_calls) {
         messages.push(case.result(call, &made.id));
     }
@@ -207,25 +206,6 @@ fn same_value(wanted: &Json, found: &Json) -> bool {
             wanted.parse::<f64>().ok() == found.parse::<f64>().ok()
         }
         (wanted, found) => wanted == found,
-    }
-}
-
-/// The reply as the client sends it back.
-fn as_message(reply: &Reply) -> Message {
-    let call = |call: &ReplyCall| ToolCall {
-        id: Some(call.id.clone()),
-        kind: Some("function".to_owned()),
-        function: FunctionCall {
-            name: call.name.clone(),
-            arguments: Some(Json::String(call.arguments.clone())),
-        },
-        extra: serde_json::Map::new(),
-    };
-    Message {
-        role: Role::Assistant,
-        content: reply.content.clone().map(Content::Text),
-        tool_calls: Some(reply.tool_calls.iter().map(call).collect()),
-        ..Message::default()
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::Finished;
+use crate::json::Json;
+use crate::message::{Content, FunctionCall, Message, Role, ToolCall};
 
 /// A piece of an answer. The pieces in order are the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,29 @@ impl Reply {
         self.finish_reason = finished.finish_reason;
         if self.tool_calls.is_empty() {
             self.content.get_or_insert_default();
+        }
+    }
+}
+
+/// The message that stands for the answer in the next request.
+impl From<&Reply> for Message {
+    fn from(reply: &Reply) -> Message {
+        let call = |call: &ReplyCall| ToolCall {
+            id: Some(call.id.clone()),
+            kind: Some("function".to_owned()),
+            function: FunctionCall {
+                name: call.name.clone(),
+                arguments: Some(Json::String(call.arguments.clone())),
+            },
+            extra: serde_json::Map::new(),
+        };
+        let calls: Vec<ToolCall> = reply.tool_calls.iter().map(call).collect();
+        Message {
+            role: Role::Assistant,
+            content: reply.content.clone().map(Content::Text),
+            tool_calls: (!calls.is_empty()).then_some(calls),
+            reasoning_content: reply.reasoning_content.clone(),
+            ..Message::default()
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use k2_chat::tool_calls::ReplyCall;
 use k2_chat::{Delta, Reply};
 use k2_engine::FinishReason;
 
@@ -25,7 +26,7 @@ impl Shown {
                     self.set_dim(false, &mut output)?;
                     output.write_all(text.as_bytes())?;
                 }
-                // Without declared tools, calls are text.
+                // Calls are shown when they are made.
                 Delta::Call { .. } | Delta::Arguments { .. } => {}
             }
         }
@@ -51,12 +52,33 @@ impl Shown {
         if self.dim {
             self.set_dim(false, &mut output)?;
         }
-        writeln!(output)?;
+        if self.reply.tool_calls.is_empty() || self.reply.content.is_some() {
+            writeln!(output)?;
+        }
         match reason {
             FinishReason::Cancelled => eprintln!("[stopped]"),
             FinishReason::Length => eprintln!("[cut off: no more tokens]"),
             FinishReason::Stop(_) | FinishReason::Failed(_) => {}
         }
         Ok(())
+    }
+}
+
+/// A call that is made.
+pub(super) fn call(call: &ReplyCall) -> io::Result<()> {
+    aside(&format!("→ {}({})", call.name, call.arguments))
+}
+
+/// What it gave.
+pub(super) fn result(result: &str) -> io::Result<()> {
+    aside(&format!("← {result}"))
+}
+
+/// A line that is not the model's answer: dim on a terminal.
+fn aside(line: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match io::stdout().is_terminal() {
+        true => writeln!(output, "\x1b[2m{line}\x1b[0m"),
+        false => writeln!(output, "{line}"),
     }
 }

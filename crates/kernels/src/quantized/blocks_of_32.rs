@@ -29,6 +29,7 @@ pub(super) struct Int4;
 impl Format for Int4 {
     const GROUPS: usize = 1;
     const BYTES: usize = 16;
+    const SCALE_BYTES: usize = 2;
     type Group<L: Lanes> = Plain<L, 4, 8>;
 
     #[inline(always)]
@@ -47,6 +48,7 @@ pub(super) struct Int4Runs;
 impl Format for Int4Runs {
     const GROUPS: usize = 8;
     const BYTES: usize = 128;
+    const SCALE_BYTES: usize = 16;
     type Group<L: Lanes> = Plain<L, 4, 8>;
 
     #[inline(always)]
