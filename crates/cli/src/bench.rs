@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, value_parser};
 use k2_kernels::limits::Limits;
 use k2_kernels::{Pool, isa};
-use k2_model::KimiK2;
+use k2_model::{KimiK2, Precision};
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
 use k2_weights::Checkpoint;
 
@@ -75,6 +75,9 @@ pub(crate) struct BenchArgs {
     /// Threads to compute with [default: one for each processor].
     #[arg(short = 't', long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Compute in 32-bit floats with the weights widened, in place of integer products with quantised weights.
+    #[arg(long)]
+    exact: bool,
     /// A peer's benchmark that takes llama-bench's options and prints its JSON, for instance
     /// "llama-bench --repack 0"; gets the model's file and runs in turns.
     #[arg(long, value_name = "CMD", conflicts_with = "synthetic", value_parser = Peer::from_command)]
@@ -97,7 +100,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
     }
     isa::check_environment()?;
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
-    let model = args.load()?;
+    let precision = if args.exact { Precision::Exact } else { Precision::Fast };
+    let model = KimiK2 { precision, ..args.load()? };
     let limits = Limits::measure(&model.pool);
     let mut session = Session::new(&model, &cases, args.prefill_chunk)?;
     let mut report = Report::new(args.name(), &model, limits);
@@ -138,14 +142,15 @@ impl BenchArgs {
     }
 
     fn name(&self) -> String {
-        match (&self.model, self.synthetic) {
+        let model = match (&self.model, self.synthetic) {
             (Some(path), _) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             (None, shape) => {
                 let experts = self.experts.map_or_else(String::new, |n| format!(", {n} experts"));
                 let shape = shape.map_or("", Shape::name);
                 format!("synthetic {shape} {}{experts}", self.format.name())
             }
-        }
+        };
+        if self.exact { model + ", exact" } else { model }
     }
 
     /// A warm-up, then repetitions, each followed by the peer's.

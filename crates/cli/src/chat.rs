@@ -39,6 +39,9 @@ pub(crate) struct ChatArgs {
     tokenizer: TokenizerArgs,
     #[command(flatten)]
     template: TemplateArgs,
+    /// Ask this alone and end, in place of a conversation.
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
     /// System prompt [default: the turn format's own].
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -81,7 +84,12 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     let options = RenderOptions { add_generation_prompt: true, thinking: !args.no_thinking };
     let messages = system.clone();
     let talked = engine.clone();
-    Conversation { tokenizer, template, engine, tools, request, options, system, messages, running }.talk()?;
+    let mut conversation =
+        Conversation { tokenizer, template, engine, tools, request, options, system, messages, running };
+    match &args.prompt {
+        Some(text) => conversation.turn(text)?,
+        None => conversation.talk()?,
+    }
     model::flush(&talked);
     Ok(())
 }
@@ -142,7 +150,7 @@ struct Conversation {
 
 impl Conversation {
     /// Line after line until the input ends.
-    fn talk(mut self) -> Result<(), Box<dyn Error>> {
+    fn talk(&mut self) -> Result<(), Box<dyn Error>> {
         let interactive = io::stdin().is_terminal();
         if interactive {
             eprintln!("{WELCOME}");

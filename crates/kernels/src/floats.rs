@@ -10,6 +10,7 @@ mod scalar;
 use crate::dot::{LANES, Sum, total};
 use crate::isa::Isa;
 use crate::matrix::{FP8_BLOCK, Matrix, Storage, TILE};
+use crate::prefetch::prefetch;
 
 /// Most tokens: their sums, for as many rows as are read at once, have to stay in registers.
 pub(crate) const MOST_TOKENS: usize = 4;
@@ -206,6 +207,8 @@ fn panel<V: Vectors, F: Format, const R: usize, const T: usize>(
     let mut sums = [[V::zero(); R]; T];
     for first in (0..cols).step_by(FP8_BLOCK) {
         let len = FP8_BLOCK.min(cols - first);
+        let behind = ((row + R) * cols + R * first) * F::BYTES;
+        prefetch(weights.as_ptr().wrapping_add(behind), R * FP8_BLOCK * F::BYTES);
         let (mut rows, mut scales): ([&[u8]; R], [Scale; R]) = ([&[]; R], [Scale::NONE; R]);
         for r in 0..R {
             rows[r] = &weights[((row + r) * cols + first) * F::BYTES..][..len * F::BYTES];

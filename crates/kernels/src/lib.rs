@@ -19,6 +19,7 @@ pub mod limits;
 pub mod matmul;
 pub mod matrix;
 pub mod pool;
+mod prefetch;
 mod quantized;
 pub mod rmsnorm;
 pub mod rope;

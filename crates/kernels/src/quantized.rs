@@ -22,6 +22,7 @@ mod scalar;
 use crate::ggml::GgmlType;
 use crate::isa::Isa;
 use crate::matrix::{INT4_GROUP, Matrix, Storage};
+use crate::prefetch::prefetch;
 use activations::Block;
 use groups::{Group, Sink};
 use lanes::{Lanes, ROWS, Rows};
@@ -155,22 +156,19 @@ unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows) -> [f32
     let mut sink = Multiply::<L> { x: piece.x.as_ptr(), stride: piece.stride, sum: L::zero() };
     let blocks = piece.w.cols() / (F::GROUPS * activations::BLOCK);
     for block in 0..blocks {
-        fetch_ahead::<L>(rows.blocks[0], F::BYTES, blocks, block);
-        fetch_ahead::<L>(rows.scales[0], F::SCALE_BYTES, blocks, block);
+        fetch_ahead::<F>(rows, blocks, block);
         // SAFETY: by the caller's promise; the sink takes as many groups as there are blocks of `x`.
         unsafe { F::unpack::<L>(rows, block, &mut sink) };
     }
     L::store(sink.sum)
 }
 
-/// Brings the eight rows behind these into the cache, a part with each block. The rows are read in eight places at
-/// once, and short ones end before the processor has seen what will be wanted next.
+/// Of the eight rows behind these, the part that belongs to a block.
 #[inline(always)]
-fn fetch_ahead<L: Lanes>(first_row: *const u8, bytes: usize, blocks: usize, block: usize) {
-    let part = first_row.wrapping_add(ROWS * bytes * (blocks + block));
-    for line in 0..(ROWS * bytes).div_ceil(CACHE_LINE) {
-        L::fetch(part.wrapping_add(line * CACHE_LINE));
-    }
+fn fetch_ahead<F: Format>(rows: &Rows, blocks: usize, block: usize) {
+    let part = |start: *const u8, bytes| start.wrapping_add(ROWS * bytes * (blocks + block));
+    prefetch(part(rows.blocks[0], F::BYTES), ROWS * F::BYTES);
+    prefetch(part(rows.scales[0], F::SCALE_BYTES), ROWS * F::SCALE_BYTES);
 }
 
 /// Eight rows against all tokens, from blocks unpacked into the first-level cache.
@@ -185,7 +183,9 @@ unsafe fn several_tokens<L: Lanes, F: Format>(
     out: &mut [f32; MOST_ROWS * MOST_TOKENS],
 ) {
     let mut sums = [L::zero(); MOST_TOKENS];
-    for block in 0..piece.w.cols() / (F::GROUPS * activations::BLOCK) {
+    let blocks = piece.w.cols() / (F::GROUPS * activations::BLOCK);
+    for block in 0..blocks {
+        fetch_ahead::<F>(rows, blocks, block);
         let mut unpacked = Keep { groups: [const { MaybeUninit::uninit() }; MOST_GROUPS], len: 0 };
         // SAFETY: by the caller's promise.
         unsafe { F::unpack::<L>(rows, block, &mut unpacked) };
@@ -218,9 +218,6 @@ impl<L: Lanes, G: Group<L>> Sink<G> for Multiply<L> {
         self.x = self.x.wrapping_add(self.stride);
     }
 }
-
-/// What the cache loads at once, in bytes.
-const CACHE_LINE: usize = 64;
 
 /// Groups in the longest stored block.
 const MOST_GROUPS: usize = 8;

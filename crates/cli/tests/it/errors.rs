@@ -25,6 +25,8 @@ fn models() {
     fails(&["run", "xtask", "-p", "x"], "", "error: xtask: ");
     fails(&["run", "README.md", "-p", "x"], "", "error: README.md: ");
     fails(&["chat", "crates"], "", "error: crates: ");
+    fails(&["chat", "--tools", "no/such"], "", "no/such: No such file");
+    fails(&["chat", "--tools", "README.md"], "", "README.md: not a JSON array of tools in OpenAI's form");
     fails(&["inspect", "README.md"], "", "README.md: not valid JSON");
     fails(&["inspect", "xtask"], "", "error: xtask: ");
     fails(&["run", "fixtures/model/bf16", "-p", "x"], "", "fixtures/model/bf16/tiktoken.model: No such file");

@@ -71,3 +71,37 @@ fn an_interrupt_stops_the_answer_and_not_the_program() {
     assert!(child.wait().unwrap().success(), "{said}");
     assert!(said.contains("[stopped]"), "{said}");
 }
+
+/// Lines of a conversation with the model inside the program, and what must come in order.
+fn shipped(args: &[&str], lines: &str, wanted: &[&str]) {
+    let ran = k2(&[&["chat", "--greedy"], args].concat(), lines);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let mut rest = ran.stdout.as_str();
+    for wanted in wanted {
+        let found = rest.find(wanted).unwrap_or_else(|| panic!("{wanted:?} does not come in {:?}", ran.stdout));
+        rest = &rest[found + wanted.len()..];
+    }
+}
+
+#[test]
+fn the_model_inside_calls_the_tools_inside() {
+    let sum = [r#"→ calculate({"expression": "12*(3+4)"})"#, r#"← {"value":84}"#, "84"];
+    shipped(&["-p", "How much is 12*(3+4)?"], "", &sum);
+    let lines = "How much is 12*(3+4)?\nConvert 5 miles to kilometers.\n";
+    shipped(&[], lines, &[&sum[..], &["→ convert_units(", r#"← {"value":8.04672}"#, "8.04672"]].concat());
+    let ran = k2(&["chat", "--greedy", "--no-tools", "-p", "How much is 12*(3+4)?"], "");
+    assert!(ran.code == 0 && !ran.stdout.contains('→') && ran.stdout.len() > 2, "{}", ran.stdout);
+}
+
+#[test]
+fn results_of_tools_from_a_file_are_typed_in() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools.json");
+    let tools = r#"[{"type": "function", "function": {"name": "get_weather", "description": "Get the weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]"#;
+    std::fs::write(&file, tools).unwrap();
+    let args = ["--tools", file.to_str().unwrap()];
+    let lines = "What is the weather in Oslo?\n{\"weather\": \"71 degrees\"}\n";
+    shipped(&args, lines, &[r#"→ get_weather({"city": "Oslo"})"#, "← {", "71 degrees"]);
+    // The input ends before the result: nothing is made up.
+    shipped(&args, "What is the weather in Oslo?\n", &["→ get_weather("]);
+}

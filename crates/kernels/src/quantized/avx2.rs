@@ -128,11 +128,6 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn fetch(line: *const u8) {
-        simd!(_mm_prefetch::<_MM_HINT_T0>(line.cast()))
-    }
-
-    #[inline(always)]
     fn zero() -> __m256 {
         simd!(_mm256_setzero_ps())
     }

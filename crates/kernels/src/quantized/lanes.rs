@@ -43,8 +43,6 @@ pub(super) trait Lanes: Copy {
     /// The rows have these bytes.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Self::Float;
 
-    /// Tells the cache that this line will be read. Any address will do.
-    fn fetch(line: *const u8);
     fn zero() -> Self::Float;
     fn splat(bits: u32) -> Self::Int;
     fn and(a: Self::Int, b: Self::Int) -> Self::Int;

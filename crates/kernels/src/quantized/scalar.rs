@@ -66,8 +66,6 @@ impl Lanes for Scalar {
         unsafe { bytes(rows, at) }.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes)))
     }
 
-    fn fetch(_: *const u8) {}
-
     fn zero() -> Floats {
         [0.0; ROWS]
     }

@@ -1,0 +1,20 @@
+//! Telling the cache what will be read soon.
+//!
+//! Kernels read several rows of weights at once, and short rows end before the processor has seen a pattern in that.
+//! What comes next lies behind them in memory, so it is asked for piece by piece while they are multiplied.
+
+/// What the cache loads at once, in bytes.
+const CACHE_LINE: usize = 64;
+
+/// Asks for `bytes` bytes from `start` on. Nothing is read, so any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(start: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..bytes.div_ceil(CACHE_LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which never faults; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * CACHE_LINE).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, bytes, CACHE_LINE);
+}
