@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::record::Record;
 use crate::served::Served;
 
 /// What a request says beside its prompt.
@@ -25,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) stop: StopMatcher,
     /// vLLM's field: smaller comes earlier.
     pub(crate) priority: i32,
-    /// Whose turn it is when several wait.
+    /// Who asks, if the request says.
     pub(crate) user: Option<Arc<str>>,
     /// Ids that end the answer: those of the model, unless `ignore_eos`, and the client's own.
     pub(crate) stop_ids: Arc<[u32]>,
@@ -86,9 +87,18 @@ impl Options {
             stop_ids: Arc::clone(&self.stop_ids),
             masked_ids: Arc::clone(&served.masked_ids),
             priority: self.priority,
-            user: self.user.clone(),
+            user: user(Record::current().and_then(|record| record.key()), self.user.as_ref()),
             ..Request::default()
         }
+    }
+}
+
+/// Whose turn it is when several wait: the name of the key, and the request's own users under it. No key can take
+/// another's turns by naming its users.
+fn user(key: Option<Arc<str>>, named: Option<&Arc<str>>) -> Option<Arc<str>> {
+    match (key, named) {
+        (Some(key), Some(named)) => Some(format!("{key}/{named}").into()),
+        (key, named) => key.or_else(|| named.cloned()),
     }
 }
 

@@ -91,6 +91,11 @@ impl Record {
     pub(crate) fn set_status(&self, status: StatusCode) {
         self.status.store(status.as_u16(), Relaxed);
     }
+    /// The name of its key; none where there are no keys.
+    pub(crate) fn key(&self) -> Option<Arc<str>> {
+        self.key.get().cloned()
+    }
+
 
     /// The whole answer has been handed on.
     pub(crate) fn completed(&self) {

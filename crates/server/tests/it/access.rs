@@ -9,9 +9,11 @@ use std::time::Duration;
 use tower::ServiceExt;
 
 use crate::fixtures::{MODEL, completion, endless, request, routes, send, served};
+use tokio::sync::mpsc::unbounded_channel;
 
 fn keys() -> Keys {
     Keys::parse(b"ann: key-of-ann\nbob: key-of-bob\n").unwrap()
+use crate::metrics::until;
 }
 
 #[tokio::test]
@@ -226,4 +228,39 @@ async fn each_key_has_its_places() {
     assert_eq!(ask("Bearer key-of-eve").await.unwrap().status(), 401, "no key, no word of places");
     drop(first);
     assert_eq!(ask(ann).await.unwrap().status(), 200, "a place that was given back");
+}
+
+/// Ann's answers have all places, and her next request waits before Bob's. When a place is free, who begins first?
+async fn first_of_those_who_wait(named: Option<&str>) -> &'static str {
+    let router = routes(ServerOptions { keys: keys(), ..ServerOptions::default() });
+    let (ann, bob) = ("Bearer key-of-ann", "Bearer key-of-bob");
+    let post = |key, body: String| request("POST /v1/completions", &[("authorization", key)], body);
+    let mut running = Vec::new();
+    for _ in 0..4 {
+        running.push(router.clone().oneshot(post(ann, endless())).await.unwrap());
+    }
+    until(&router, |found| found["k2_sequences_running"] == 4.0).await;
+    let (ended, mut order) = unbounded_channel();
+    for (waiting, (name, key)) in [("ann", ann), ("bob", bob)].into_iter().enumerate() {
+        let mut body = completion(40);
+        if let Some(named) = named.filter(|_| name == "ann") {
+            body["user"] = json!(named);
+        }
+        let (asks, ended, asked) = (router.clone(), ended.clone(), post(key, body.to_string()));
+        tokio::spawn(async move {
+            assert_eq!(send(&asks, asked).await.status, StatusCode::OK);
+            ended.send(name).unwrap();
+        });
+        until(&router, |found| found["k2_requests_waiting"] == (waiting + 1) as f64).await;
+    }
+    drop(running.pop());
+    let first = order.recv().await.unwrap();
+    assert_ne!(order.recv().await.unwrap(), first);
+    first
+}
+
+#[tokio::test]
+async fn keys_take_turns_where_requests_name_no_user() {
+    assert_eq!(first_of_those_who_wait(None).await, "bob", "ann has three places already");
+    assert_eq!(first_of_those_who_wait(Some("bob")).await, "ann", "a user of hers that has none");
 }

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use crate::fixtures::{completion, endless, request, routes, send};
 
 /// Each sample by its name and labels; the text must be well formed.
-async fn samples(router: &Router) -> HashMap<String, f64> {
+pub(crate) async fn samples(router: &Router) -> HashMap<String, f64> {
     let answer = send(router, request("GET /metrics", &[], Body::empty())).await;
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let line = |line: &str| {
@@ -23,7 +23,10 @@ async fn samples(router: &Router) -> HashMap<String, f64> {
 }
 
 /// Waits until the samples are as wanted.
-async fn until(router: &Router, wanted: impl Fn(&HashMap<String, f64>) -> bool) -> HashMap<String, f64> {
+pub(crate) async fn until(
+    router: &Router,
+    wanted: impl Fn(&HashMap<String, f64>) -> bool,
+) -> HashMap<String, f64> {
     for _ in 0..1000 {
         let found = samples(router).await;
         if wanted(&found) {
