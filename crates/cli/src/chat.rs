@@ -59,6 +59,7 @@ pub(crate) struct ChatArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
+    let _log = model::warnings()?;
     let model = args.model.open()?;
     let tokenizer = model.tokenizer(&args.tokenizer)?;
     let template = model.template(&args.template, &args.tokenizer)?;

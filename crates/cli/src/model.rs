@@ -1,6 +1,7 @@
 //! The MODEL of a command line: which one it is, and the engine on it.
 
 use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use k2_chat::{Template, Tokenizer};
 use k2_engine::{Engine, EngineOptions};
 use k2_kernels::Pool;
 use k2_model::{KimiK2, Precision};
+use k2_server::{Log, LogFormat, LogLevel};
 use k2_weights::Checkpoint;
 
 use crate::cache::CacheArgs;
@@ -142,10 +144,16 @@ impl Model {
     }
 }
 
+/// The log of commands without options for it: warnings, as text.
+pub(crate) fn warnings() -> io::Result<Log> {
+    Log::start(LogFormat::default(), LogLevel::WARN)
+}
+
 /// Lets the prefix store finish before the program ends, unless its disk is too slow to wait for.
 pub(crate) fn flush(engine: &Engine) {
     if !engine.flush(FLUSH) {
-        eprintln!("the prefix store is not complete: its disk took longer than {} s", FLUSH.as_secs());
+        let seconds = FLUSH.as_secs();
+        tracing::warn!(seconds, "the prefix store is not complete: its disk took longer");
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) struct RunArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    let _log = model::warnings()?;
     let model = args.model.open()?;
     let mut output = Output::new(!args.json, args.text_output(&model)?);
     let engine = model.start(EngineOptions::default())?;

@@ -206,11 +206,9 @@ fn write_all(directory: &Directory, mut jobs: bounded::Receiver<Write>, resumes:
         directory.settle(&key, depth, matches!(written, Ok(true)).then_some(bytes.len() as u64));
         if let Err(error) = written {
             resumes.pause();
-            eprintln!(
-                "the prefix store {} is not written for {} s: {error}",
-                directory.path().display(),
-                PAUSE.as_secs()
-            );
+            add(&directory.counters.failed, 1);
+            let (directory, seconds) = (directory.path().display(), PAUSE.as_secs());
+            tracing::warn!(%directory, seconds, %error, "the prefix store is not written for a while");
         }
     }
 }

@@ -45,6 +45,11 @@ impl FromStr for LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLevel(LevelFilter);
 
+impl LogLevel {
+    /// What somebody should look at, and worse.
+    pub const WARN: LogLevel = LogLevel(LevelFilter::WARN);
+}
+
 impl Default for LogLevel {
     fn default() -> LogLevel {
         LogLevel(LevelFilter::INFO)

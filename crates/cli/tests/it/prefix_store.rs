@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fixtures::{ids, own};
-use crate::k2::output;
+use crate::k2::{k2, output};
 
 /// Of the files in the store; about forty blocks of this model, fewer than all prompts and answers have.
 const BUDGET: u64 = 500_000;
@@ -29,7 +29,25 @@ fn a_killed_program_leaves_a_store_that_works() {
         let next = (this + kill as usize / prompts.len()) % prompts.len();
         let found = output(&arguments(&model, &prompts[next], Some(&store)), "");
         assert_eq!(found, wanted[next], "after kill {kill}");
-        check_files(&store);
+        check_files(&store, BUDGET);
+    }
+    fs::remove_dir_all(store).unwrap();
+}
+
+#[test]
+fn a_file_that_is_wrong_is_removed_and_the_log_says_so() {
+    let store = std::env::temp_dir().join(format!("k2-cli-wrong-file-{}", std::process::id()));
+    let model = own("bf16");
+    let prompt = prompt(&model, 0);
+    let arguments = arguments(&model, &prompt, Some(&store));
+    let wanted = output(&arguments, "");
+    for file in fs::read_dir(&store).unwrap() {
+        fs::write(file.unwrap().path(), "no block").unwrap();
+    }
+    let ran = k2(&arguments, "");
+    assert_eq!((ran.code, ran.stdout), (0, wanted));
+    for said in ["WARN a file of the prefix store is removed", "not a file of a prefix store"] {
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
     }
     fs::remove_dir_all(store).unwrap();
 }

@@ -117,7 +117,7 @@ impl Directory {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    eprintln!("{} is removed: {error}", path.display());
+                    tracing::warn!(file = %path.display(), %error, "a file of the prefix store is removed");
                     // If it cannot be removed, it stays a miss.
                     let _ = fs::remove_file(&path);
                 }
