@@ -180,6 +180,7 @@ impl GrammarError {
 pub struct AnswerGrammar {
     rules: Arc<Rules>,
     start: Arc<Mutex<Matcher>>,
+    cached: bool,
 }
 
 impl std::fmt::Debug for AnswerGrammar {
@@ -189,6 +190,11 @@ impl std::fmt::Debug for AnswerGrammar {
 }
 
 impl AnswerGrammar {
+    /// Whether it had been compiled before.
+    pub fn was_cached(&self) -> bool {
+        self.cached
+    }
+
     /// The state at the start of an answer. Its caches are its own, so no answer can slow down another.
     pub fn start(&self) -> Progress {
         let matcher = self.start.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
@@ -235,18 +241,18 @@ impl GrammarCompiler {
     pub fn compile(&self, wanted: Wanted<'_>) -> Result<Option<AnswerGrammar>, GrammarError> {
         let Some(text) = lark::grammar(wanted, &self.markers)? else { return Ok(None) };
         let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&text);
-        let start = match cached {
-            Some(start) => start,
+        let (start, cached) = match cached {
+            Some(start) => (start, true),
             None => {
                 let start = Arc::new(Mutex::new(self.matcher(wanted, &text)?));
                 let bytes = size(&text);
                 let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
                 cache.insert(text, Arc::clone(&start), bytes);
-                start
+                (start, false)
             }
         };
         let rules = Rules::new(wanted, self.markers.as_ref().ok(), self.think, &self.stop_ids, self.n_vocab);
-        Ok(Some(AnswerGrammar { rules: Arc::new(rules), start }))
+        Ok(Some(AnswerGrammar { rules: Arc::new(rules), start, cached }))
     }
 
     fn matcher(&self, wanted: Wanted<'_>, text: &str) -> Result<Matcher, GrammarError> {

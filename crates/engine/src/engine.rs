@@ -169,7 +169,8 @@ impl Engine {
     /// What it is doing now.
     pub fn stats(&self) -> Stats {
         let max_waiting = self.limits.max_waiting;
-        self.counters.stats(max_waiting - self.queue.available_permits(), max_waiting)
+        let waiting = max_waiting - self.queue.available_permits();
+        self.counters.stats(waiting, max_waiting, self.store.as_ref().map(|store| store.stats()))
     }
 
     /// Waits until what finished requests left for the prefix store is on the disk: for the end of a program.

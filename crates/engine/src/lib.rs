@@ -26,4 +26,4 @@ pub use k2_model::CacheDtype;
 pub use prefix_store::{PrefixStoreError, PrefixStoreOptions};
 pub use request::{MAX_TOP_LOGPROBS, Request, Sampling, SubmitError};
 pub use sampler::{Choice, Sampler, SamplerError};
-pub use stats::Stats;
+pub use stats::{PrefixStoreStats, Stats};

@@ -23,6 +23,7 @@ use k2_model::{KimiK2, KvCache};
 use tokio::sync::mpsc as bounded;
 
 use crate::engine::Limits;
+use crate::stats::add;
 pub(crate) use directory::Directory;
 use key::Identity;
 use key::Key;
@@ -203,7 +204,9 @@ fn write_all(directory: &Directory, mut jobs: bounded::Receiver<Write>, resumes:
     while let Some(Write { key, depth, mut bytes }) = jobs.blocking_recv() {
         file::seal(&mut bytes, &key);
         let written = if resumes.is_paused() { Ok(false) } else { directory.write(&key, depth, &bytes) };
-        directory.settle(&key, depth, matches!(written, Ok(true)).then_some(bytes.len() as u64));
+        let is_written = matches!(written, Ok(true));
+        add(&directory.counters.written, is_written.into());
+        directory.settle(&key, depth, is_written.then_some(bytes.len() as u64));
         if let Err(error) = written {
             resumes.pause();
             add(&directory.counters.failed, 1);
@@ -217,6 +220,7 @@ fn write_all(directory: &Directory, mut jobs: bounded::Receiver<Write>, resumes:
 fn read_all(directory: &Directory, requests: &Receiver<LoadRequest>) {
     while let Ok(LoadRequest { parent, depth, tokens, blocks, waker }) = requests.recv() {
         let (mut key, mut found) = (parent, Vec::new());
+        add(&directory.counters.wanted, tokens.len());
         for tokens in &tokens {
             key = key.child(tokens);
             let Some(block) = directory.read(&key) else { break };

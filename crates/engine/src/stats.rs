@@ -1,6 +1,6 @@
 //! What the engine is doing, for whoever watches it: numbers only, read without stopping anything.
 //!
-//! The worker alone writes them; `waiting` is counted by the queue's places. Each number is true by itself; two of them
+//! The worker alone writes them; `waiting` is counted by the queue's places, and the prefix store's by its own threads. Each number is true by itself; two of them
 //! may be one step apart.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,8 +30,33 @@ pub struct Stats {
     pub completion_tokens: u64,
     /// Sequences that left the cache before their end, so that others could go on.
     pub preemptions: u64,
+    /// The prefix store's, if there is one.
+    pub prefix_store: Option<PrefixStoreStats>,
     /// Whether the engine takes nothing any more.
     pub stopped: bool,
+}
+
+/// What the prefix store has done since the engine's start, in blocks, and how large it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixStoreStats {
+    /// Looked for, because the cache in memory did not have them.
+    pub wanted: u64,
+    /// Files read, right or wrong.
+    pub read: u64,
+    /// How many of them were right, and given to whoever wanted them.
+    pub found: u64,
+    /// Written to the disk.
+    pub written: u64,
+    /// Files that were no block, or not the one of their name, or broken: removed.
+    pub removed: u64,
+    /// Files that went because their room was needed.
+    pub evicted: u64,
+    /// Writes that the disk refused.
+    pub failed: u64,
+    /// Bytes of the files that are believed to be there.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub budget_bytes: u64,
 }
 
 /// The numbers themselves.
@@ -50,7 +75,13 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self, waiting: usize, max_waiting: usize) -> Stats {
+    /// With the numbers that others count.
+    pub(crate) fn stats(
+        &self,
+        waiting: usize,
+        max_waiting: usize,
+        prefix_store: Option<PrefixStoreStats>,
+    ) -> Stats {
         let read = |number: &AtomicU64| number.load(Relaxed);
         Stats {
             waiting: waiting as u64,
@@ -64,6 +95,7 @@ impl Counters {
             num_cached_tokens: read(&self.num_cached_tokens),
             completion_tokens: read(&self.completion_tokens),
             preemptions: read(&self.preemptions),
+            prefix_store,
             stopped: read(&self.stopped) > 0,
         }
     }

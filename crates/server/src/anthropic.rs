@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::blocking::blocking;
 use crate::body::Body;
 use crate::chat::ChatRequest;
 use crate::error::ApiError;
@@ -28,19 +29,21 @@ use response::message;
 
 /// Everything that can be refused is refused before the first byte of an answer.
 pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut body = Body::parse(&body)?;
-    let max_tokens: i64 = body.required("max_tokens")?;
-    let mut chat = request::chat(body, &served)?;
-    chat.set("max_tokens", &max_tokens)?;
-    let request = ChatRequest::take(chat, &served)?;
-    let streams = request.stream.is_some();
-    let answer = request.answer(&served)?;
-    let id = new_id("msg_");
+    let (id, model) = (new_id("msg_"), served.model_name.clone());
+    let begin = move || {
+        let mut body = Body::parse(&body)?;
+        let max_tokens: i64 = body.required("max_tokens")?;
+        let mut chat = request::chat(body, &served)?;
+        chat.set("max_tokens", &max_tokens)?;
+        let request = ChatRequest::take(chat, &served)?;
+        Ok((request.stream.is_some(), request.answer(&served)?))
+    };
+    let (streams, answer) = blocking(begin).await?;
     if streams {
-        return Ok(sse(vec![(answer, Events::new(id, served.model_name.clone()))]));
+        return Ok(sse(vec![(answer, Events::new(id, model))]));
     }
     let (reply, end) = answer.whole().await?;
-    Ok(Json(message(&id, &served.model_name, &reply, &end)).into_response())
+    Ok(Json(message(&id, &model, &reply, &end)).into_response())
 }
 
 /// How many tokens a prompt would have.
@@ -48,7 +51,10 @@ pub(crate) async fn count_tokens(
     State(served): State<Arc<Served>>,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let chat = request::chat(Body::parse(&body)?, &served)?;
-    let prompt = ChatRequest::take(chat, &served)?.prompt(&served)?;
+    let count = move || {
+        let chat = request::chat(Body::parse(&body)?, &served)?;
+        ChatRequest::take(chat, &served)?.prompt(&served)
+    };
+    let prompt = blocking(count).await?;
     Ok(Json(json!({ "input_tokens": prompt.len() })))
 }

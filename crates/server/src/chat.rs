@@ -15,6 +15,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
+use crate::blocking::blocking;
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::served::Served;
@@ -24,16 +25,22 @@ use response::{Chunks, completion};
 
 /// Everything that can be refused is refused before the first byte of an answer.
 pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let request = ChatRequest::take(Body::parse(&body)?, &served)?;
     let head = Head::new("chatcmpl", &served.model_name);
-    match request.stream {
-        Some(options) => Ok(sse(vec![(request.answer(&served)?, Chunks::new(head, options))])),
-        None => {
-            let mut answers = Vec::new();
-            for answer in request.answers(&served)? {
-                answers.push(answer.whole().await?);
+    let begin = move || {
+        let request = ChatRequest::take(Body::parse(&body)?, &served)?;
+        Ok((request.stream, request.answers(&served)?))
+    };
+    match blocking(begin).await? {
+        (Some(options), mut answers) => {
+            let answer = answers.pop().ok_or_else(|| ApiError::failed("no answer was asked for"))?;
+            Ok(sse(vec![(answer, Chunks::new(head, options))]))
+        }
+        (None, answers) => {
+            let mut ended = Vec::new();
+            for answer in answers {
+                ended.push(answer.whole().await?);
             }
-            Ok(Json(completion(&head, &answers)).into_response())
+            Ok(Json(completion(&head, &ended)).into_response())
         }
     }
 }

@@ -18,6 +18,7 @@ use k2_chat::Detokenizer;
 use k2_engine::{Request, Usage};
 
 use crate::answer::{Answer, End, Reader};
+use crate::blocking::blocking;
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::options::Options;
@@ -44,10 +45,14 @@ struct Completion {
 }
 
 pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let completion = Completion::take(Body::parse(&body)?, &served)?;
     let head = Arc::new(Head::new("cmpl", &served.model_name));
-    let choices = completion.start(&served, &head)?;
-    if completion.options.stream.is_some() {
+    let of_choices = Arc::clone(&head);
+    let begin = move || {
+        let completion = Completion::take(Body::parse(&body)?, &served)?;
+        Ok((completion.options.stream.is_some(), completion.start(&served, &of_choices)?))
+    };
+    let (streams, choices) = blocking(begin).await?;
+    if streams {
         return Ok(sse(choices));
     }
     let (mut shown, mut ends) = (Vec::new(), Vec::new());

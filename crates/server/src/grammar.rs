@@ -1,8 +1,16 @@
 //! Where grammars of `chat` meet the engine, which knows ids only.
 
-use k2_chat::AnswerGrammar;
-use k2_chat::grammar::Progress;
+use std::sync::Arc;
+use std::time::Instant;
+
+use k2_chat::grammar::{Progress, Wanted};
+use k2_chat::{AnswerGrammar, GrammarError};
 use k2_engine::{Constraint, Grammar};
+
+use crate::error::ApiError;
+use crate::metrics::GrammarOutcome;
+use crate::record::Record;
+use crate::served::Served;
 
 /// A grammar for the engine.
 #[derive(Debug)]
@@ -10,6 +18,24 @@ pub struct Followed(pub AnswerGrammar);
 
 #[derive(Debug)]
 struct Following(Progress);
+
+/// Makes a grammar of what a request wants, if it wants one, and counts it for the request.
+pub(crate) fn compile(served: &Served, wanted: Wanted<'_>) -> Result<Option<Arc<dyn Grammar>>, ApiError> {
+    let began = Instant::now();
+    let compiled = served.grammars.compile(wanted);
+    let outcome = match &compiled {
+        Ok(None) => None,
+        Ok(Some(grammar)) if grammar.was_cached() => Some(GrammarOutcome::Cached),
+        Ok(Some(_)) => Some(GrammarOutcome::Compiled(began.elapsed())),
+        Err(_) => Some(GrammarOutcome::Refused(began.elapsed())),
+    };
+    if let (Some(outcome), Some(record)) = (outcome, Record::current()) {
+        record.grammar(outcome);
+    }
+    let refused =
+        |error: GrammarError| ApiError::refused(error.param().map(str::to_owned), error.to_string());
+    Ok(compiled.map_err(refused)?.map(|grammar| Arc::new(Followed(grammar)) as Arc<dyn Grammar>))
+}
 
 impl Grammar for Followed {
     fn start(&self) -> Box<dyn Constraint> {

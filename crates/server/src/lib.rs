@@ -9,6 +9,7 @@ mod agent_header;
 mod answer;
 mod anthropic;
 mod app;
+mod blocking;
 mod body;
 mod chat;
 mod completions;

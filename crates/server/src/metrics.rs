@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use k2_engine::{Engine, Timings, Usage};
+use k2_engine::{Engine, PrefixStoreStats, Timings, Usage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text};
 use prometheus_client::metrics::MetricType;
@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     prefill_seconds: Histogram,
     time_to_first_token: Histogram,
     time_per_output_token: Histogram,
+    grammars: Family<GrammarLabels, Counter>,
+    grammar_seconds: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,6 +36,22 @@ struct RequestLabels {
     endpoint: String,
     status: u16,
     key: String,
+}
+
+/// What became of a grammar that a request wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GrammarOutcome {
+    /// It had been compiled before.
+    Cached,
+    /// It was compiled in this time.
+    Compiled(Duration),
+    /// It turned out in this time that there is none.
+    Refused(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GrammarLabels {
+    outcome: &'static str,
 }
 
 /// Whose blocks they are.
@@ -50,13 +68,15 @@ impl Metrics {
             prefill_seconds: seconds(0.001, 22),
             time_to_first_token: seconds(0.001, 22),
             time_per_output_token: seconds(0.000_1, 18),
+            grammars: Family::default(),
+            grammar_seconds: seconds(0.000_1, 18),
         };
         metrics.register(engine);
         metrics
     }
 
     fn register(&mut self, engine: Engine) {
-        let Metrics { registry, requests, disconnects, .. } = self;
+        let Metrics { registry, requests, disconnects, grammars, .. } = self;
         registry.register(
             "k2_requests",
             "Requests that ended, by route, status and name of key",
@@ -64,6 +84,8 @@ impl Metrics {
         );
         let help = "Requests whose client went away before the end of its answer";
         registry.register("k2_disconnects", help, disconnects.clone());
+        let help = "Grammars of tools and formats that requests wanted: in the cache, compiled, or refused";
+        registry.register("k2_grammars", help, grammars.clone());
         for (name, help, histogram) in [
             (
                 "k2_request_seconds",
@@ -81,6 +103,11 @@ impl Metrics {
                 "k2_time_per_output_token_seconds",
                 "Mean time of an answer's tokens after the first",
                 &self.time_per_output_token,
+            ),
+            (
+                "k2_grammar_compile_seconds",
+                "Compiling a grammar that was not in the cache",
+                &self.grammar_seconds,
             ),
         ] {
             registry.register(name, help, histogram.clone());
@@ -108,6 +135,19 @@ impl Metrics {
         if usage.completion_tokens > 1 {
             let later = (usage.completion_tokens - 1) as f64;
             self.time_per_output_token.observe(timings.decode.as_secs_f64() / later);
+        }
+    }
+
+    /// A request wanted a grammar.
+    pub(crate) fn grammar(&self, outcome: GrammarOutcome) {
+        let (outcome, took) = match outcome {
+            GrammarOutcome::Cached => ("cached", None),
+            GrammarOutcome::Compiled(took) => ("compiled", Some(took)),
+            GrammarOutcome::Refused(took) => ("refused", Some(took)),
+        };
+        self.grammars.get_or_create(&GrammarLabels { outcome }).inc();
+        if let Some(took) = took {
+            self.grammar_seconds.observe(took.as_secs_f64());
         }
     }
 
@@ -156,8 +196,34 @@ impl Collector for OfEngine {
             let labels: StateLabel = [("state", state)];
             ConstGauge::new(value).encode(blocks.encode_family(&labels)?)?;
         }
-        Ok(())
+        stats.prefix_store.map_or(Ok(()), |store| encode_store(store, encoder))
     }
+}
+
+fn encode_store(store: PrefixStoreStats, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Blocks of the prefix store: looked for, files read, right ones, written, wrong ones removed, \
+                gone for want of room, writes that failed";
+    let mut blocks = encoder.encode_descriptor("k2_prefix_store_blocks", help, None, MetricType::Counter)?;
+    for (event, value) in [
+        ("wanted", store.wanted),
+        ("read", store.read),
+        ("found", store.found),
+        ("written", store.written),
+        ("removed", store.removed),
+        ("evicted", store.evicted),
+        ("failed", store.failed),
+    ] {
+        let labels = [("event", event)];
+        ConstCounter::new(value).encode(blocks.encode_family(&labels)?)?;
+    }
+    for (name, help, value) in [
+        ("k2_prefix_store_bytes", "Bytes of the prefix store's files", store.bytes),
+        ("k2_prefix_store_budget_bytes", "Bytes that they may take", store.budget_bytes),
+    ] {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    Ok(())
 }
 
 /// The type of the answer to `GET /metrics`.

@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode};
 use k2_engine::{Timings, Usage};
 
 use crate::admission::Place;
-use crate::metrics::Metrics;
+use crate::metrics::{GrammarOutcome, Metrics};
 
 tokio::task_local! {
     /// The request that a handler is working for.
@@ -74,6 +74,11 @@ impl Record {
     /// The request that the caller works for; none outside handlers.
     pub(crate) fn current() -> Option<Arc<Record>> {
         CURRENT.try_with(Arc::clone).ok()
+    /// Does work for this request on a thread of its own.
+    pub(crate) fn sync_scope<T>(self: Arc<Record>, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
+
     }
 
     /// Whose key it brought.
@@ -120,6 +125,11 @@ impl Record {
         if first {
             spent.queued = timings.queued;
             spent.first_token = timings.time_to_first_token;
+    /// It wanted a grammar.
+    pub(crate) fn grammar(&self, outcome: GrammarOutcome) {
+        self.metrics.grammar(outcome);
+    }
+
         }
     }
 }

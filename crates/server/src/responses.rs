@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
+use crate::blocking::blocking;
 use crate::body::Body;
 use crate::chat::ChatRequest;
 use crate::error::ApiError;
@@ -24,11 +25,14 @@ use output::{Output, Shell};
 
 /// Everything that can be refused is refused before the first byte of an answer.
 pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let (chat, echoed) = request::chat(Body::parse(&body)?)?;
-    let request = ChatRequest::take(chat, &served)?;
-    let streams = request.stream.is_some();
-    let answer = request.answer(&served)?;
-    let shell = Shell::new(&served.model_name, echoed);
+    let model = served.model_name.clone();
+    let begin = move || {
+        let (chat, echoed) = request::chat(Body::parse(&body)?)?;
+        let request = ChatRequest::take(chat, &served)?;
+        Ok((request.stream.is_some(), request.answer(&served)?, echoed))
+    };
+    let (streams, answer, echoed) = blocking(begin).await?;
+    let shell = Shell::new(&model, echoed);
     if streams {
         return Ok(sse(vec![(answer, Events::new(shell))]));
     }

@@ -19,6 +19,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::app;
+use crate::blocking;
 use crate::guard::Guard;
 use crate::keys::Keys;
 use crate::served::Served;
@@ -135,8 +136,11 @@ pub enum ServeError {
 
 /// Serves until SIGINT or SIGTERM, then finishes what is running.
 pub fn serve(served: Served, options: ServerOptions) -> Result<(), ServeError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Start)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(blocking::THREADS)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Start)?;
     let result = runtime.block_on(async {
         let (address, name) = (options.address, served.model_name.clone());
         let server = Server::new(served, options)?;

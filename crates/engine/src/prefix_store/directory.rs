@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::PrefixStoreError;
 use super::file::{self, HEADER_BYTES};
 use super::key::Key;
+use crate::stats::{PrefixStoreStats, add};
 
 const BLOCK: &str = ".block";
 const TEMPORARY: &str = ".tmp";
@@ -36,6 +37,19 @@ pub(crate) struct Directory {
     index: Mutex<Index>,
     /// Somebody may wait for the writer to be done.
     settled: Condvar,
+    pub(super) counters: Counters,
+}
+
+/// Those of [`PrefixStoreStats`] that only grow.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) wanted: AtomicU64,
+    read: AtomicU64,
+    found: AtomicU64,
+    pub(super) written: AtomicU64,
+    removed: AtomicU64,
+    evicted: AtomicU64,
+    pub(super) failed: AtomicU64,
 }
 
 /// What is believed to be there.
@@ -67,8 +81,14 @@ impl Directory {
         }
         let index =
             Index { files: HashMap::new(), bytes: 0, expected: HashSet::new(), scanned: Instant::now() };
-        let directory =
-            Directory { path, budget, block_bytes, index: Mutex::new(index), settled: Condvar::new() };
+        let directory = Directory {
+            path,
+            budget,
+            block_bytes,
+            index: Mutex::new(index),
+            settled: Condvar::new(),
+            counters: Counters::default(),
+        };
         directory.scan().map_err(wrong)?;
         Ok(directory)
     }
@@ -110,16 +130,39 @@ impl Directory {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// What was done here, and how much is there.
+    pub(crate) fn stats(&self) -> PrefixStoreStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { wanted, read: opened, found, written, removed, evicted, failed } = &self.counters;
+        PrefixStoreStats {
+            wanted: read(wanted),
+            read: read(opened),
+            found: read(found),
+            written: read(written),
+            removed: read(removed),
+            evicted: read(evicted),
+            failed: read(failed),
+            bytes: self.index().bytes,
+            budget_bytes: self.budget,
+        }
+    }
+
     /// The whole file of a block, if it is there and is what it should be. Anything else under its name is removed.
     pub(super) fn read(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.path_of(key);
         match self.read_checked(&path, key) {
-            Ok(bytes) => Some(bytes),
+            Ok(bytes) => {
+                add(&self.counters.read, 1);
+                add(&self.counters.found, 1);
+                Some(bytes)
+            }
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(file = %path.display(), %error, "a file of the prefix store is removed");
                     // If it cannot be removed, it stays a miss.
                     let _ = fs::remove_file(&path);
+                    add(&self.counters.read, 1);
+                    add(&self.counters.removed, 1);
                 }
                 self.index().remove(key);
                 None
@@ -193,7 +236,10 @@ impl Directory {
             }
             match fs::remove_file(self.path_of(&key)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.index().remove(&key),
+                removed => {
+                    add(&self.counters.evicted, removed.is_ok().into());
+                    self.index().remove(&key);
+                }
             }
         }
         Ok(())

@@ -8,9 +8,7 @@ use k2_chat::message::Role;
 use k2_chat::normalize::count_calls;
 use k2_chat::python_json::Style;
 use k2_chat::tool_calls::Markers;
-use k2_chat::{
-    AnswerGrammar, Content, Message, ParserOptions, RenderOptions, Tool, ToolCallParser, normalize, render,
-};
+use k2_chat::{Content, Message, ParserOptions, RenderOptions, Tool, ToolCallParser, normalize, render};
 use k2_engine::{Grammar, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -21,7 +19,7 @@ use crate::agent_header;
 use crate::answer::{Answer, Reader};
 use crate::body::Body;
 use crate::error::ApiError;
-use crate::grammar::Followed;
+use crate::grammar;
 use crate::options::{Options, StreamOptions};
 use crate::params::Params;
 use crate::served::Served;
@@ -111,10 +109,9 @@ impl ChatRequest {
     /// Submits it as often as answers are wanted. The first is the one that would come alone.
     pub(crate) fn answers(mut self, served: &Arc<Served>) -> Result<Vec<Answer>, ApiError> {
         let prompt = self.prompt(served)?;
-        let grammar = self.grammar(served)?;
         let mut request = self.options.request(served, prompt, usize::MAX);
         request.logprobs = self.logprobs;
-        request.grammar = grammar.map(|grammar| Arc::new(Followed(grammar)) as Arc<dyn Grammar>);
+        request.grammar = self.grammar(served)?;
         if !self.may_call() {
             request.masked_ids = [&served.masked_ids[..], &served.grammars.marker_ids()].concat().into();
         }
@@ -143,7 +140,7 @@ impl ChatRequest {
     }
 
     /// What the answer has to follow; none where everything is free.
-    fn grammar(&self, served: &Served) -> Result<Option<AnswerGrammar>, ApiError> {
+    fn grammar(&self, served: &Served) -> Result<Option<Arc<dyn Grammar>>, ApiError> {
         let form = served.template.form();
         let calls = self.may_call().then(|| Calls {
             tools: &self.tools,
@@ -162,10 +159,7 @@ impl ChatRequest {
             _ => Reasoning::Never,
         };
         let wanted = Wanted { calls, content, reasoning };
-        served.grammars.compile(wanted).map_err(|error| {
-            let param = error.param().map(str::to_owned);
-            ApiError::refused(param, error.to_string())
-        })
+        grammar::compile(served, wanted)
     }
 
     fn parser(&self, served: &Served) -> ToolCallParser {

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use k2_chat::{GrammarCompiler, Template, Tokenizer, Turns};
-use k2_engine::{Engine, EngineOptions};
+use k2_engine::{Engine, EngineOptions, PrefixStoreOptions};
 use k2_kernels::Pool;
 use k2_model::KimiK2;
 use k2_server::{Keys, Limits, Params, Served, Server, ServerOptions};
@@ -29,11 +29,21 @@ pub(crate) fn served(limits: Limits) -> Served {
     Served { stop_ids: [].into(), limits, ..on_engine(options) }
 }
 
+/// The same with a prefix store, of so many bytes.
+pub(crate) fn served_with_store(directory: &Path, bytes: u64) -> Served {
+    let store = PrefixStoreOptions { directory: directory.to_owned(), bytes, weights: [7; 32] };
+    Served { stop_ids: [].into(), ..on(EngineOptions::default(), Some(&store)) }
+}
+
 fn on_engine(options: EngineOptions) -> Served {
+    on(options, None)
+}
+
+fn on(options: EngineOptions, store: Option<&PrefixStoreOptions>) -> Served {
     let folder = folder();
     let checkpoint = Checkpoint::open(&folder, &mut |_| ()).unwrap();
     let model = KimiK2::load(&checkpoint, Pool::new(1), &mut |_, _| ()).unwrap();
-    let engine = Engine::start(model, options).unwrap();
+    let engine = Engine::start_with(model, options, store).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder).unwrap();
     let stop_ids = tokenizer.stop_ids(&[checkpoint.config()]);
     Served {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use k2_server::{Keys, ServerOptions};
-use serde_json::json;
+use k2_server::{Keys, Server, ServerOptions};
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::fixtures::{completion, endless, request, routes, send};
+use crate::fixtures::{MODEL, completion, endless, request, routes, send, served_with_store};
 
 /// Each sample by its name and labels; the text must be well formed.
 pub(crate) async fn samples(router: &Router) -> HashMap<String, f64> {
@@ -91,6 +91,63 @@ async fn everything_is_counted() {
     ] {
         assert!(found[name] >= 0.0, "{name}");
     }
+}
+
+#[tokio::test]
+async fn grammars_are_counted() {
+    let router = routes(ServerOptions::default());
+    let ask = async |format: Value| {
+        let user = json!([{ "role": "user", "content": "?" }]);
+        let body = json!({ "model": MODEL, "messages": user, "max_tokens": 1, "response_format": format });
+        send(&router, request("POST /v1/chat/completions", &[], body.to_string())).await.status.as_u16()
+    };
+    let of_schema =
+        |schema: Value| json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
+    let text = "k2_grammars_total";
+    assert_eq!(ask(json!({ "type": "text" })).await, 200);
+    assert!(!samples(&router).await.keys().any(|name| name.starts_with(text)), "there is none for text");
+    assert_eq!(ask(json!({ "type": "json_object" })).await, 200);
+    assert_eq!(ask(json!({ "type": "json_object" })).await, 200);
+    assert_eq!(ask(of_schema(json!({ "type": "object", "properties": {} }))).await, 200);
+    assert_eq!(ask(of_schema(json!({ "not": {} }))).await, 400);
+    let found = samples(&router).await;
+    for (outcome, count) in [("cached", 1.0), ("compiled", 2.0), ("refused", 1.0)] {
+        assert_eq!(found[&format!("{text}{{outcome=\"{outcome}\"}}")], count, "{outcome}");
+    }
+    assert_eq!(found["k2_grammar_compile_seconds_count"], 3.0);
+    assert!(found["k2_grammar_compile_seconds_sum"] > 0.0);
+}
+
+#[tokio::test]
+async fn the_prefix_store_is_counted() {
+    const BUDGET: u64 = 1 << 24;
+    let directory = std::env::temp_dir().join(format!("k2-server-prefix-store-{}", std::process::id()));
+    let ask = async || {
+        let served = served_with_store(&directory, BUDGET);
+        let engine = served.engine.clone();
+        let router = Server::new(served, ServerOptions::default()).unwrap().router();
+        let mut body = completion(8);
+        body["prompt"] = json!("The tide. ".repeat(10));
+        let answer = send(&router, request("POST /v1/completions", &[], body.to_string())).await;
+        assert!(engine.flush(Duration::from_secs(60)));
+        let found = samples(&router).await;
+        let blocks = |event: &str| found[&format!("k2_prefix_store_blocks_total{{event=\"{event}\"}}")];
+        let blocks = ["wanted", "read", "found", "removed", "written", "evicted", "failed"].map(blocks);
+        assert_eq!(found["k2_prefix_store_budget_bytes"], BUDGET as f64);
+        (blocks, found["k2_prefix_store_bytes"], answer.json()["choices"][0]["text"].clone())
+    };
+    // Of 107 tokens in the cache 96 are in full blocks; the block of the prompt's last token is not looked for.
+    let (blocks, bytes, text) = ask().await;
+    assert_eq!(blocks, [3.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0]);
+    assert_eq!(bytes % 3.0, 0.0);
+    assert_eq!(ask().await, ([3.0, 3.0, 3.0, 0.0, 0.0, 0.0, 0.0], bytes, text.clone()));
+    let file = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(file, "no block").unwrap();
+    let (blocks, again, same_text) = ask().await;
+    let [wanted, read, found, removed, written, ..] = blocks;
+    assert_eq!((wanted, removed, read - found, written), (3.0, 1.0, 1.0, 1.0), "{blocks:?}");
+    assert_eq!((again, same_text), (bytes, text));
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[tokio::test]
