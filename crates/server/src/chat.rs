@@ -31,9 +31,10 @@ pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Re
         Ok((request.stream, request.answers(&served)?))
     };
     match blocking(begin).await? {
-        (Some(options), mut answers) => {
-            let answer = answers.pop().ok_or_else(|| ApiError::failed("no answer was asked for"))?;
-            Ok(sse(vec![(answer, Chunks::new(head, options))]))
+        (Some(options), answers) => {
+            let head = Arc::new(head);
+            let chunks = |index| Chunks::new(Arc::clone(&head), index, options);
+            Ok(sse(answers.into_iter().zip((0..).map(chunks)).collect()))
         }
         (None, answers) => {
             let mut ended = Vec::new();

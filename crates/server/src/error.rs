@@ -1,5 +1,7 @@
 //! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}` with a fitting status.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -82,8 +84,8 @@ impl ApiError {
     }
 
     /// An answer that takes too long.
-    pub(crate) fn took_too_long(seconds: u64) -> ApiError {
-        let message = format!("the answer took more than {seconds} seconds");
+    pub(crate) fn took_too_long(longest: Duration) -> ApiError {
+        let message = format!("the answer took more than {} seconds", longest.as_secs_f64());
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message)
     }
 

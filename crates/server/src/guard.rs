@@ -27,6 +27,9 @@ use crate::served::Served;
 /// The name of everybody where there are no keys.
 const NOBODY: &str = "-";
 
+/// How long after its time a stream may take to say so before it is cut off.
+const LAST_EVENT: Duration = Duration::from_secs(5);
+
 /// What is checked, and what is counted.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -80,8 +83,9 @@ impl Guard {
         }
         let body = self.read(&parts.headers, body).await?;
         let handler = next.run(Request::from_parts(parts, Body::from(body)));
-        let late = |_| ApiError::took_too_long(self.request_time.as_secs());
-        timeout(self.request_time, record.scope(handler)).await.map_err(late)
+        timeout(record.time_left(), Arc::clone(&record).scope(handler))
+            .await
+            .map_err(|_| record.took_too_long())
     }
 
     /// Whether a route is for everybody.
@@ -131,7 +135,7 @@ pub(crate) async fn guarded(
 pub(crate) async fn recorded(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let (method, origin) = (request.method().clone(), request.headers().get(header::ORIGIN).cloned());
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
-    let record = Arc::new(Record::new(method.clone(), route, Arc::clone(&guard.metrics)));
+    let record = Arc::new(Record::new(method.clone(), route, guard.request_time, Arc::clone(&guard.metrics)));
     request.extensions_mut().insert(Arc::clone(&record));
     let mut response = next.run(request).await;
     guard.hosts.allow(origin.as_ref(), response.headers_mut());
@@ -139,7 +143,7 @@ pub(crate) async fn recorded(State(guard): State<Arc<Guard>>, mut request: Reque
         response.headers_mut().insert("x-request-id", id);
     }
     record.set_status(response.status());
-    let deadline = Box::pin(sleep(guard.request_time));
+    let deadline = Box::pin(sleep(record.time_left().saturating_add(LAST_EVENT)));
     response.map(|body| {
         if body.is_end_stream() || method == Method::HEAD {
             record.completed();

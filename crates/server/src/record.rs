@@ -11,6 +11,7 @@ use axum::http::{Method, StatusCode};
 use k2_engine::{Timings, Usage};
 
 use crate::admission::Place;
+use crate::error::ApiError;
 use crate::metrics::{GrammarOutcome, Metrics};
 
 tokio::task_local! {
@@ -27,6 +28,8 @@ pub(crate) struct Record {
     endpoint: String,
     key: OnceLock<Arc<str>>,
     began: Instant,
+    /// How long all of it may take.
+    longest: Duration,
     status: AtomicU16,
     /// Whether the last byte of the answer was handed on.
     complete: AtomicBool,
@@ -50,13 +53,14 @@ struct Spent {
 }
 
 impl Record {
-    pub(crate) fn new(method: Method, endpoint: &str, metrics: Arc<Metrics>) -> Record {
+    pub(crate) fn new(method: Method, endpoint: &str, longest: Duration, metrics: Arc<Metrics>) -> Record {
         Record {
             id: format!("req-{:016x}", RandomState::new().build_hasher().finish()),
             method,
             endpoint: endpoint.to_owned(),
             key: OnceLock::new(),
             began: Instant::now(),
+            longest,
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
@@ -71,20 +75,25 @@ impl Record {
         CURRENT.scope(self, handler).await
     }
 
-    /// The request that the caller works for; none outside handlers.
-    pub(crate) fn current() -> Option<Arc<Record>> {
-        CURRENT.try_with(Arc::clone).ok()
     /// Does work for this request on a thread of its own.
     pub(crate) fn sync_scope<T>(self: Arc<Record>, work: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self, work)
     }
 
+    /// The request that the caller works for; none outside handlers.
+    pub(crate) fn current() -> Option<Arc<Record>> {
+        CURRENT.try_with(Arc::clone).ok()
     }
 
     /// Whose key it brought.
     pub(crate) fn set_key(&self, name: &Arc<str>) {
         // A request has one key.
         let _ = self.key.set(Arc::clone(name));
+    }
+
+    /// The name of its key; none where there are no keys.
+    pub(crate) fn key(&self) -> Option<Arc<str>> {
+        self.key.get().cloned()
     }
 
     /// Keeps its place until the end.
@@ -96,11 +105,16 @@ impl Record {
     pub(crate) fn set_status(&self, status: StatusCode) {
         self.status.store(status.as_u16(), Relaxed);
     }
-    /// The name of its key; none where there are no keys.
-    pub(crate) fn key(&self) -> Option<Arc<str>> {
-        self.key.get().cloned()
+
+    /// How long it may go on.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.longest.saturating_sub(self.began.elapsed())
     }
 
+    /// What is said when that is over.
+    pub(crate) fn took_too_long(&self) -> ApiError {
+        ApiError::took_too_long(self.longest)
+    }
 
     /// The whole answer has been handed on.
     pub(crate) fn completed(&self) {
@@ -110,6 +124,11 @@ impl Record {
     /// It was cut because it took too long.
     pub(crate) fn timed_out(&self) {
         self.timed_out.store(true, Relaxed);
+    }
+
+    /// It wanted a grammar.
+    pub(crate) fn grammar(&self, outcome: GrammarOutcome) {
+        self.metrics.grammar(outcome);
     }
 
     /// The engine has finished one answer of it.
@@ -125,11 +144,6 @@ impl Record {
         if first {
             spent.queued = timings.queued;
             spent.first_token = timings.time_to_first_token;
-    /// It wanted a grammar.
-    pub(crate) fn grammar(&self, outcome: GrammarOutcome) {
-        self.metrics.grammar(outcome);
-    }
-
         }
     }
 }

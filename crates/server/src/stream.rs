@@ -3,17 +3,20 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use k2_chat::Delta;
 use k2_engine::Usage;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::answer::{Answer, End, Step, TokenLogprobs};
 use crate::error::ApiError;
+use crate::record::Record;
 
 /// A comment is sent when nothing else was for so long, so that nobody in between closes the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -92,11 +95,14 @@ pub(crate) trait Wire {
     }
 }
 
-/// The response that streams answers, one after the other; the engine computes them together. They are cancelled
-/// when the client goes away.
-pub(crate) fn sse<W: Wire + Send + 'static>(mut answers: Vec<(Answer, W)>) -> Response {
-    let ready = answers.iter_mut().flat_map(|(_, wire)| wire.first()).collect();
-    let sending = Sending { answers: answers.into(), ready, ends: Vec::new() };
+/// The response that streams answers, their pieces as they come. They are cancelled when the client goes away, and
+/// fail when the request has had its time.
+pub(crate) fn sse<W: Wire + Send + 'static>(answers: Vec<(Answer, W)>) -> Response {
+    let (answers, mut wires): (Vec<Answer>, Vec<W>) = answers.into_iter().unzip();
+    let ready = wires.iter_mut().flat_map(Wire::first).collect();
+    let steps =
+        stream::select_all(answers.into_iter().enumerate().map(|(place, answer)| steps(place, answer)));
+    let sending = Sending { wires, steps, ready, ends: Vec::new(), record: Record::current() };
     let events = stream::unfold(sending, |mut sending| async move {
         let event = sending.next().await?;
         Some((Ok::<_, Infallible>(event), sending))
@@ -114,43 +120,75 @@ pub(crate) fn done() -> Event {
     Event::default().data("[DONE]")
 }
 
+/// A step of the answer at this place, with the log-probabilities of its pieces.
+type Placed = (usize, Step, Vec<TokenLogprobs>);
+
+/// All steps of an answer.
+fn steps(place: usize, answer: Answer) -> BoxStream<'static, Placed> {
+    let steps = stream::unfold(answer, move |mut answer| async move {
+        let step = answer.next().await?;
+        let logprobs = answer.take_logprobs();
+        Some(((place, step, logprobs), answer))
+    });
+    steps.boxed()
+}
+
 struct Sending<W> {
-    /// The first is being sent.
-    answers: VecDeque<(Answer, W)>,
+    /// One for each answer.
+    wires: Vec<W>,
+    /// Of all answers that have not ended.
+    steps: SelectAll<BoxStream<'static, Placed>>,
     ready: VecDeque<Event>,
-    ends: Vec<End>,
+    /// Of the answers that have ended, and their places.
+    ends: Vec<(usize, End)>,
+    /// The request that they belong to.
+    record: Option<Arc<Record>>,
 }
 
 impl<W: Wire> Sending<W> {
     async fn next(&mut self) -> Option<Event> {
         while self.ready.is_empty() {
-            let (answer, wire) = self.answers.front_mut()?;
-            match answer.next().await? {
+            let (place, step, logprobs) = self.step().await?;
+            let wire = self.wires.get_mut(place)?;
+            match step {
                 Step::Prefill { num_computed_tokens, usage } => {
                     self.ready.extend(wire.prefill(num_computed_tokens, usage));
                 }
                 Step::Prompt(tokens) => self.ready.extend(wire.prompt(&tokens)),
-                Step::Deltas(deltas) => {
-                    let logprobs = answer.take_logprobs();
-                    self.ready.extend(pieces(wire, &logprobs, deltas));
-                }
+                Step::Deltas(deltas) => self.ready.extend(pieces(wire, &logprobs, deltas)),
                 Step::End(deltas, end) => {
                     self.ready.extend(pieces(wire, &end.logprobs, deltas));
                     self.ready.extend(wire.last(&end));
-                    self.ends.push(end);
-                    if let Some((_, mut wire)) = self.answers.pop_front()
-                        && self.answers.is_empty()
-                    {
-                        self.ready.extend(wire.closing(&self.ends));
-                    }
+                    self.ended(place, end);
                 }
                 Step::Failed(error) => {
                     self.ready.extend(wire.failed(&error));
-                    self.answers.clear();
+                    self.steps.clear();
                 }
             }
         }
         self.ready.pop_front()
+    }
+
+    /// The next step of any answer; a failure when the request has had its time.
+    async fn step(&mut self) -> Option<Placed> {
+        let Some(record) = &self.record else { return self.steps.next().await };
+        match timeout(record.time_left(), self.steps.next()).await {
+            Ok(step) => step,
+            Err(_) => {
+                record.timed_out();
+                Some((0, Step::Failed(record.took_too_long()), Vec::new()))
+            }
+        }
+    }
+
+    fn ended(&mut self, place: usize, end: End) {
+        self.ends.push((place, end));
+        if self.ends.len() == self.wires.len() {
+            self.ends.sort_by_key(|(place, _)| *place);
+            let ends: Vec<End> = self.ends.drain(..).map(|(_, end)| end).collect();
+            self.ready.extend(self.wires[place].closing(&ends));
+        }
     }
 }
 

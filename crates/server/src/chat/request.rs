@@ -84,9 +84,6 @@ impl ChatRequest {
 
     /// What does not go together.
     fn check(&self) -> Result<(), ApiError> {
-        if self.options.n > 1 && self.stream.is_some() {
-            return Err(ApiError::unsupported("n", "`n` above 1 is for answers that are not streamed"));
-        }
         let continued = self.messages.last().is_some_and(|message| message.partial == Some(true));
         let forced = matches!(self.choice, ToolChoice::Required | ToolChoice::Function(_));
         if continued && (forced || self.format != ResponseFormat::Text) {
@@ -100,8 +97,15 @@ impl ChatRequest {
         Ok(())
     }
 
-    /// Submits it. What the engine refuses is wrong with `messages`, under whatever name.
+    /// Submits it, for an API that has one answer to a request. What the engine refuses is wrong with `messages`,
+    /// under whatever name.
     pub(crate) fn answer(self, served: &Arc<Served>) -> Result<Answer, ApiError> {
+        if self.options.n > 1 {
+            return Err(ApiError::unsupported(
+                "n",
+                "`n` is for chat completions; here a request has one answer",
+            ));
+        }
         let mut answers = self.answers(served)?;
         answers.pop().ok_or_else(|| ApiError::failed("no answer was asked for"))
     }

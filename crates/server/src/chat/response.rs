@@ -1,5 +1,7 @@
 //! Chat answers on the wire: `chat.completion` and `chat.completion.chunk`.
 
+use std::sync::Arc;
+
 use axum::response::sse::Event;
 use k2_chat::{Delta, FinishReason, Reply};
 use k2_engine::Usage;
@@ -15,7 +17,7 @@ pub(super) fn completion(head: &Head, answers: &[(Reply, End)]) -> Value {
     let choices: Vec<Value> =
         answers.iter().enumerate().map(|(index, (reply, end))| whole_choice(index, reply, end)).collect();
     let mut completion = head.json("chat.completion", json!(choices));
-    completion["usage"] = usage(&together(answers));
+    completion["usage"] = usage(&together(answers.iter().map(|(_, end)| end)));
     completion
 }
 
@@ -36,28 +38,33 @@ fn whole_choice(index: usize, reply: &Reply, end: &End) -> Value {
 }
 
 /// The prompt counts once, the answers each.
-fn together(answers: &[(Reply, End)]) -> End {
-    let mut all = answers.first().map(|(_, end)| end.clone()).unwrap_or_default();
-    for (_, end) in answers.iter().skip(1) {
+fn together<'a>(mut ends: impl Iterator<Item = &'a End>) -> End {
+    let mut all = ends.next().cloned().unwrap_or_default();
+    for end in ends {
         all.usage.completion_tokens += end.usage.completion_tokens;
         all.reasoning_tokens += end.reasoning_tokens;
     }
     all
 }
 
-/// The pieces of a streamed answer.
+/// The pieces of a streamed answer, of which a request may have several.
 pub(super) struct Chunks {
-    head: Head,
+    head: Arc<Head>,
+    index: usize,
     options: StreamOptions,
 }
 
 impl Chunks {
-    pub(super) fn new(head: Head, options: StreamOptions) -> Chunks {
-        Chunks { head, options }
+    pub(super) fn new(head: Arc<Head>, index: usize, options: StreamOptions) -> Chunks {
+        Chunks { head, index, options }
     }
 
     fn chunk(&self, delta: Value) -> Event {
-        data(&self.with_usage(json!([choice(delta, None)]), Value::Null))
+        data(&self.with_usage(json!([self.choice(delta, None)]), Value::Null))
+    }
+
+    fn choice(&self, delta: Value, finish_reason: Option<FinishReason>) -> Value {
+        json!({ "index": self.index, "delta": delta, "finish_reason": finish_reason, "logprobs": null })
     }
 
     fn with_usage(&self, choices: Value, usage: Value) -> Value {
@@ -74,8 +81,9 @@ impl Wire for Chunks {
         vec![self.chunk(json!({ "role": "assistant", "content": "" }))]
     }
 
+    /// Of the first answer alone: all have the same prompt.
     fn prefill(&mut self, num_computed_tokens: usize, usage: Usage) -> Vec<Event> {
-        if !self.options.include_progress {
+        if !self.options.include_progress || self.index > 0 {
             return Vec::new();
         }
         let mut chunk = self.with_usage(json!([]), Value::Null);
@@ -104,24 +112,24 @@ impl Wire for Chunks {
     }
 
     fn logprobs(&mut self, tokens: &[TokenLogprobs]) -> Vec<Event> {
-        let mut choice = choice(json!({ "content": "" }), None);
+        let mut choice = self.choice(json!({ "content": "" }), None);
         choice["logprobs"] = logprobs::json(tokens);
         vec![data(&self.with_usage(json!([choice]), Value::Null))]
     }
 
-    /// Usage twice: OpenAI's clients look for it in a chunk of its own, Moonshot's in the last choice.
+    /// Usage twice: OpenAI's clients look for it in a chunk of its own, Moonshot's in the last of each choice.
     fn last(&mut self, end: &End) -> Vec<Event> {
-        let mut last = choice(json!({}), Some(end.finish_reason));
+        let mut last = self.choice(json!({}), Some(end.finish_reason));
         last["usage"] = usage(end);
-        let mut events = vec![data(&self.with_usage(json!([last]), Value::Null))];
+        vec![data(&self.with_usage(json!([last]), Value::Null))]
+    }
+
+    fn closing(&mut self, ends: &[End]) -> Vec<Event> {
+        let mut events = Vec::new();
         if self.options.include_usage {
-            events.push(data(&self.with_usage(json!([]), usage(end))));
+            events.push(data(&self.with_usage(json!([]), usage(&together(ends.iter())))));
         }
         events.push(done());
         events
     }
-}
-
-fn choice(delta: Value, finish_reason: Option<FinishReason>) -> Value {
-    json!({ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null })
 }

@@ -3,17 +3,20 @@
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use futures_util::stream;
+use k2_engine::{Constraint, Grammar};
 use k2_server::{Keys, Limits, ServeError, Server, ServerOptions, Timeouts};
 use serde_json::{Value, json};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
 use tower::ServiceExt;
 
 use crate::fixtures::{MODEL, completion, endless, request, routes, send, served};
-use tokio::sync::mpsc::unbounded_channel;
+use crate::metrics::until;
 
 fn keys() -> Keys {
     Keys::parse(b"ann: key-of-ann\nbob: key-of-bob\n").unwrap()
-use crate::metrics::until;
 }
 
 #[tokio::test]
@@ -200,9 +203,67 @@ async fn bodies_and_answers_come_in_time() {
 
     let answer = send(&router, request("POST /v1/completions", &[], completion(4000).to_string())).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text);
-    let streamed = router.oneshot(request("POST /v1/completions", &[], endless())).await.unwrap();
-    assert_eq!(streamed.status(), 200);
-    assert!(axum::body::to_bytes(streamed.into_body(), 1 << 24).await.is_err(), "the stream is cut off");
+}
+
+/// A grammar that keeps the engine's thread until its sender is gone.
+#[derive(Debug)]
+struct Held(Mutex<Option<Receiver<()>>>);
+
+impl Grammar for Held {
+    fn start(&self) -> Box<dyn Constraint> {
+        Box::new(Holding(self.0.lock().unwrap().take().unwrap()))
+    }
+}
+
+#[derive(Debug)]
+struct Holding(Receiver<()>);
+
+impl Constraint for Holding {
+    fn allowed(&mut self) -> Result<Option<&[u32]>, String> {
+        Err(self.0.recv().unwrap_err().to_string())
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn streams_that_take_too_long_say_so() {
+    let served = served(Limits::default());
+    let (release, held) = std::sync::mpsc::channel();
+    let grammar: Arc<dyn Grammar> = Arc::new(Held(Mutex::new(Some(held))));
+    let blocker =
+        k2_engine::Request { prompt: vec![1], max_tokens: 1, grammar: Some(grammar), ..Default::default() };
+    let _events = served.engine.submit(blocker).unwrap();
+    let timeouts = Timeouts { request: Duration::from_millis(500), ..Timeouts::default() };
+    let options = ServerOptions { timeouts, ..ServerOptions::default() };
+    let router = Server::new(served, options).unwrap().router();
+    let says = "the answer took more than 0.5 seconds";
+    let openai = json!({ "error": { "message": says, "type": "server_error", "param": null, "code": null } });
+    let anthropic = json!({ "type": "error", "error": { "type": "api_error", "message": says } });
+    for (path, name, pointer, expected) in [
+        ("/v1/chat/completions", "", "", &openai),
+        ("/v1/completions", "", "", &openai),
+        ("/v1/messages", "event: error\n", "", &anthropic),
+        ("/v1/responses", "event: response.failed\n", "/response/error/message", &json!(says)),
+    ] {
+        let mut body = json!({ "model": MODEL, "max_tokens": 9, "stream": true });
+        match path {
+            "/v1/completions" => body["prompt"] = json!("?"),
+            "/v1/responses" => body = json!({ "model": MODEL, "input": "?", "stream": true }),
+            _ => body["messages"] = json!([{ "role": "user", "content": "?" }]),
+        }
+        // The body ends as it should: `send` would not read one that is cut off.
+        let answer = send(&router, request(&format!("POST {path}"), &[], body.to_string())).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
+        let last = answer.text.trim_end().rsplit("\n\n").next().unwrap();
+        let data = last.strip_prefix(name).unwrap_or_default().strip_prefix("data: ").unwrap_or_default();
+        let event: Value = serde_json::from_str(data).unwrap_or_else(|_| panic!("{path}: {}", answer.text));
+        assert_eq!(event.pointer(pointer), Some(expected), "{path}");
+    }
+    drop(release);
+    until(&router, |found| found["k2_sequences_running"] + found["k2_requests_waiting"] == 0.0).await;
 }
 
 #[tokio::test]

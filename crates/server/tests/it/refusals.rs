@@ -72,6 +72,7 @@ async fn what_needs_a_memory_of_requests_is_refused() {
         ("store", json!(true)),
         ("background", json!(true)),
         ("truncation", json!("auto")),
+        ("n", json!(2)),
     ] {
         let expected = [("/error/param", json!(name)), ("/error/code", json!("unsupported_parameter"))];
         check(&server, "/v1/responses", json!({ name: value }), 400, &expected).await;

@@ -1,8 +1,11 @@
 //! Streams: their events come in order, and join to what the whole answer is.
 
+use k2_server::ServerOptions;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
-use crate::fixtures::Usual;
+use crate::fixtures::{Usual, request, routes};
+use crate::metrics::until;
 
 /// Name and data of each event; comments are left out.
 fn events(body: &str) -> Vec<(String, Value)> {
@@ -61,6 +64,64 @@ async fn chat_completions() {
     assert_eq!(last["finish_reason"], whole["choices"][0]["finish_reason"]);
     assert_eq!(last["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
     assert_eq!(events[events.len() - 1].1, "[DONE]");
+}
+
+#[tokio::test]
+async fn several_choices_come_together() {
+    let mut body = ask();
+    for (name, value) in
+        [("n", json!(3)), ("temperature", json!(1)), ("seed", json!(4)), ("max_tokens", json!(24))]
+    {
+        body[name] = value;
+    }
+    body["ignore_eos"] = json!(true);
+    let (whole, _) = both("/v1/chat/completions", body.clone()).await;
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({ "include_usage": true });
+    let streamed = Usual::start(None).post("/v1/chat/completions", &body.to_string()).await;
+    let events = events(&streamed.text);
+    // As OpenAI's clients read: each chunk of one choice, its index says of which.
+    let (mut contents, mut reasons, mut order) =
+        ([const { String::new() }; 3], [const { Vec::new() }; 3], Vec::new());
+    let (last, chunks) = events.split_last().unwrap();
+    let (usage, chunks) = chunks.split_last().unwrap();
+    for (_, chunk) in chunks {
+        let choice = &chunk["choices"][0];
+        let index = choice["index"].as_u64().unwrap() as usize;
+        let text = choice["delta"]["content"].as_str().unwrap_or_default();
+        assert!(reasons[index].is_empty(), "nothing comes after the end: {chunk}");
+        contents[index] += text;
+        order.extend((!text.is_empty()).then_some(index));
+        reasons[index].extend(choice["finish_reason"].as_str());
+        assert_eq!((&chunk["usage"], &chunk["id"]), (&Value::Null, &chunks[0].1["id"]));
+    }
+    for (index, choice) in whole["choices"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(choice["message"]["content"], contents[index], "choice {index}");
+        assert_eq!([choice["finish_reason"].as_str().unwrap()], reasons[index][..], "choice {index}");
+    }
+    assert!(contents[0] != contents[1] && contents[1] != contents[2], "{contents:?}");
+    assert!(!order.is_sorted(), "one choice after the other: {order:?}");
+    assert_eq!(usage.1["choices"], json!([]));
+    for name in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+        assert_eq!(usage.1["usage"][name], whole["usage"][name], "{name}");
+    }
+    assert_eq!(last.1, "[DONE]");
+}
+
+#[tokio::test]
+async fn who_leaves_cancels_all_choices() {
+    let router = routes(ServerOptions::default());
+    let mut body = ask();
+    for (name, value) in [("n", json!(3)), ("stream", json!(true)), ("max_tokens", json!(4000))] {
+        body[name] = value;
+    }
+    let asked = request("POST /v1/chat/completions", &[], body.to_string());
+    let streamed = router.clone().oneshot(asked).await.unwrap();
+    until(&router, |found| found["k2_sequences_running"] == 3.0).await;
+    drop(streamed);
+    let found = until(&router, |found| found["k2_sequences_running"] == 0.0).await;
+    assert_eq!(found["k2_disconnects_total"], 1.0);
+    assert!(found["k2_generated_tokens_total"] < 12_000.0, "they were not computed to their ends");
 }
 
 #[tokio::test]

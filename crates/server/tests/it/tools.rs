@@ -1,9 +1,10 @@
 //! Tool choices and response formats with a model of random numbers: whatever it would say, the answer is right.
 
-use k2_server::Params;
+use k2_server::{Params, ServerOptions};
 use serde_json::{Value, json};
 
-use crate::fixtures::Usual;
+use crate::fixtures::{self, Usual, routes};
+use crate::metrics::samples;
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -80,6 +81,84 @@ async fn required_and_named_calls_are_made_and_right() {
             assert!(tool_choice == "required" || calls.iter().all(|(name, _)| name == "get_weather"));
         }
     }
+}
+
+/// The choices of a stream, put together as OpenAI's clients do.
+fn joined(stream: &str) -> Vec<Value> {
+    let mut choices: Vec<Value> = Vec::new();
+    let data = stream.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+    for chunk in data.map(|data| serde_json::from_str::<Value>(data).unwrap()) {
+        for piece in chunk["choices"].as_array().unwrap() {
+            let index = piece["index"].as_u64().unwrap() as usize;
+            choices.resize(
+                choices.len().max(index + 1),
+                json!({ "message": { "content": "", "tool_calls": [] } }),
+            );
+            let choice = &mut choices[index];
+            if !piece["finish_reason"].is_null() {
+                choice["finish_reason"] = piece["finish_reason"].clone();
+            }
+            let text = piece["delta"]["content"].as_str().unwrap_or_default();
+            choice["message"]["content"] =
+                json!(choice["message"]["content"].as_str().unwrap().to_owned() + text);
+            let calls = choice["message"]["tool_calls"].as_array_mut().unwrap();
+            for call in piece["delta"]["tool_calls"].as_array().into_iter().flatten() {
+                let place = call["index"].as_u64().unwrap() as usize;
+                if place == calls.len() {
+                    calls.push(
+                        json!({ "id": call["id"], "type": call["type"], "function": call["function"] }),
+                    );
+                } else {
+                    let arguments = calls[place]["function"]["arguments"].as_str().unwrap().to_owned();
+                    let more = call["function"]["arguments"].as_str().unwrap();
+                    calls[place]["function"]["arguments"] = json!(arguments + more);
+                }
+            }
+        }
+    }
+    choices
+}
+
+#[tokio::test]
+async fn streamed_choices_have_the_calls_of_whole_ones() {
+    let server = Usual::start(None);
+    for seed in 0..3 {
+        let mut changed = json!({ "tools": tools(), "tool_choice": "required", "n": 3, "seed": seed });
+        let whole = server.post(PATH, &request(changed.clone()).to_string()).await;
+        let whole: Value = serde_json::from_str(&whole.text).unwrap();
+        changed["stream"] = json!(true);
+        let streamed = joined(&server.post(PATH, &request(changed).to_string()).await.text);
+        assert_eq!(streamed.len(), 3);
+        for (streamed, whole) in streamed.iter().zip(whole["choices"].as_array().unwrap()) {
+            assert_eq!(streamed["message"]["tool_calls"], whole["message"]["tool_calls"]);
+            assert_eq!(streamed["finish_reason"], "tool_calls");
+        }
+    }
+}
+
+/// With the only thread for such work taken, nothing is compiled, and others are served all the same.
+#[test]
+fn grammars_are_compiled_away_from_the_loop() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let router = routes(ServerOptions::default());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || held.recv().is_err());
+        let wanted = request(json!({ "tools": tools(), "tool_choice": "required", "max_tokens": 1 }));
+        let asked = fixtures::request(&format!("POST {PATH}"), &[], wanted.to_string());
+        let asks = router.clone();
+        let asked = tokio::spawn(async move { fixtures::send(&asks, asked).await.status });
+        for _ in 0..100 {
+            let found = samples(&router).await;
+            assert!(found.keys().all(|name| !name.starts_with("k2_grammars_total")), "{found:#?}");
+        }
+        assert!(!asked.is_finished());
+        drop(release);
+        assert!(taken.await.unwrap());
+        assert_eq!(asked.await.unwrap(), 200);
+        assert_eq!(samples(&router).await["k2_grammars_total{outcome=\"compiled\"}"], 1.0);
+    });
 }
 
 #[tokio::test]
