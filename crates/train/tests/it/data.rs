@@ -91,11 +91,27 @@ fn a_line_said_twice_is_learned_once() {
 }
 
 #[test]
+fn every_piece_of_the_vocabulary_is_copied() {
+    let mut stream = stream(json!({ "sources": [{ "kind": "pieces" }] })).unwrap();
+    let (ranks, end) = (tokenizer().ranks(), tokenizer().specials().id("<|im_end|>").unwrap());
+    let batches: Vec<Batch> = (0..60).map(|_| stream.next_batch().unwrap()).collect();
+    let tokens: Vec<u32> = batches.iter().flat_map(|batch| batch.tokens.clone()).collect();
+    let rows: Vec<&[u32]> = tokens.split(|&id| id == end).collect();
+    let twice = |row: &&&[u32]| row.len() % 2 == 0 && row[..row.len() / 2] == row[row.len() / 2..];
+    // A row is cut where a sequence ends; what is learned lies behind its first half.
+    assert!(rows.iter().filter(twice).count() * 10 > rows.len() * 8, "{} rows", rows.len());
+    let mut seen: Vec<u32> = tokens.into_iter().filter(|&id| id < ranks).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() * 10 > ranks as usize * 9, "{} of {ranks}", seen.len());
+}
+
+#[test]
 fn a_cursor_leads_back_to_the_same_batches() {
     let text = "The first block\nhas two lines.\n\nThe second one.\n\nAnd a third.\n";
     let path = file("cursor.txt", text);
     let sources =
-        json!([{ "kind": "dialogues", "weight": 8 }, { "kind": "lines" }, { "kind": "text", "path": path }]);
+        json!([{ "kind": "dialogues", "weight": 8 }, { "kind": "lines" }, { "kind": "pieces" }, { "kind": "text", "path": path }]);
     let open = || stream(json!({ "sources": sources, "held_out": 0.0 })).unwrap();
     let mut whole = open();
     for before in [0, 1, 5] {

@@ -5,6 +5,7 @@ use k2_chat::{Json, RenderOptions, Template, render};
 use k2_train::dialogues::catalogue::slots;
 use k2_train::dialogues::values::ValueType;
 use k2_train::dialogues::{Catalogue, Dialogue, Generator, Part, Scope, Topic, is_held_out};
+use std::collections::HashSet;
 
 const MANY: u64 = 4000;
 
@@ -52,6 +53,31 @@ fn training_never_sees_a_held_out_tool_or_phrase() {
                 .flat_map(|kind| &kind.held_out_phrases)
                 .find(|phrase| open_end(phrase));
             assert_eq!(said, None);
+        }
+    }
+}
+
+/// Names of the declared tools of some dialogues, each once.
+fn tool_names(scope: Scope, indices: std::ops::Range<u64>) -> HashSet<String> {
+    let generator = generator();
+    let tools = indices.flat_map(|index| generator.dialogue(scope, index).tools);
+    tools.filter_map(|tool| tool.name().map(str::to_owned)).collect()
+}
+
+#[test]
+fn there_is_no_end_of_tools() {
+    let (first, second) =
+        (tool_names(Scope::TRAINING, 0..MANY / 2), tool_names(Scope::TRAINING, MANY / 2..MANY));
+    let new = second.difference(&first).count();
+    assert!(first.len() > 1500 && new * 10 > second.len() * 6, "{new} new of {}", second.len());
+    // Held-out phrases there are only for the kinds of the catalogue, so cases with those have no others.
+    let catalogue = Catalogue::load().unwrap();
+    let topics: Vec<&str> = catalogue.kinds.iter().map(|kind| kind.topic.as_str()).collect();
+    for dialogue in dialogues(Scope::HELD_OUT).take(500) {
+        for tool in &dialogue.tools {
+            let description = tool.0.get("function").unwrap().get("description").unwrap().as_str().unwrap();
+            let told = description.split_once("when the user asks about ").map(|(_, topic)| topic);
+            assert!(told.is_none_or(|topic| topics.contains(&topic.trim_end_matches('.'))), "{description}");
         }
     }
 }
