@@ -16,7 +16,6 @@ pub(crate) type Node = u64;
 /// The empty prefix.
 const ROOT: Node = 0;
 
-type Key = (Node, [u32; BLOCK_TOKENS]);
 
 /// The blocks of one cache.
 pub(crate) struct BlockPool {
@@ -40,6 +39,9 @@ struct Block {
     since: u64,
 }
 
+/// What a block is known by: the node before it, and its tokens.
+pub(crate) type Key = (Node, [u32; BLOCK_TOKENS]);
+
 /// The blocks of one sequence, in order.
 #[derive(Debug, Default)]
 pub(crate) struct BlockTable {
@@ -48,6 +50,14 @@ pub(crate) struct BlockTable {
     known: usize,
     /// The node of the last of those.
     node: Node,
+}
+
+impl BlockTable {
+    /// What the next block will be known by, if there are none but known ones; `tokens` from the beginning on.
+    pub(crate) fn next_key(&self, tokens: &[u32]) -> Option<Key> {
+        let next = tokens.as_chunks().0.get(self.known).filter(|_| self.known == self.blocks.len())?;
+        Some((self.node, *next))
+    }
 }
 
 impl BlockPool {
@@ -75,7 +85,13 @@ impl BlockPool {
     /// The longest known beginning of `tokens`, shared with whoever uses it too.
     pub(crate) fn find(&mut self, tokens: &[u32]) -> BlockTable {
         let mut table = BlockTable::default();
-        for tokens in tokens.as_chunks::<BLOCK_TOKENS>().0 {
+        self.follow(&mut table, tokens);
+        table
+    }
+
+    /// Lengthens a table whose blocks are all known by those that follow in the tree; `tokens` from its beginning on.
+    pub(crate) fn follow(&mut self, table: &mut BlockTable, tokens: &[u32]) {
+        for tokens in &tokens.as_chunks::<BLOCK_TOKENS>().0[table.known..] {
             let Some(&(node, block)) = self.tree.get(&(table.node, *tokens)) else { break };
             let found = &mut self.blocks[block as usize];
             if found.users == 0 {
@@ -85,7 +101,6 @@ impl BlockPool {
             table.blocks.push(block);
             (table.known, table.node) = (table.known + 1, node);
         }
-        table
     }
 
     /// Lengthens a table to `blocks` blocks; false if there are not enough.

@@ -2,10 +2,11 @@
 //!
 //! A step holds one token of every sequence that has begun its answer, and up to `prefill_chunk` tokens of
 //! prompts beside them, so that running streams keep moving while a long prompt is read (chunked prefill of
-//! Sarathi-Serve, arXiv 2403.02310). Prompts of several users take turns. When the cache is full, the last by rank
+//! Sarathi-Serve, arXiv 2403.02310). Prompts of several users take turns; a beginning that several have is computed once. When the cache is full, the last by rank
 //! leaves it and is computed again later (recomputation, vLLM, arXiv 2309.06180); that changes no answer, because a
 //! token's bits depend on the tokens before it alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use k2_model::KvCache;
@@ -75,6 +76,7 @@ impl Scheduler {
     pub(crate) fn schedule(&mut self) -> Vec<Part> {
         self.retire_cancelled();
         self.admit();
+        self.share();
         self.steps += 1;
         loop {
             let running = self.running.len();
@@ -171,6 +173,16 @@ impl Scheduler {
         }
     }
 
+    /// Gives prompts that are being read what others have computed of them meanwhile.
+    fn share(&mut self) {
+        let Scheduler { running, pool, counters, .. } = self;
+        for sequence in running.iter_mut().filter(|sequence| sequence.pending() > 1) {
+            let counted = sequence.usage().num_cached_tokens;
+            sequence.take_shared(pool);
+            add(&counters.num_cached_tokens, sequence.usage().num_cached_tokens - counted);
+        }
+    }
+
     /// By priority; of equal ones those that had to leave, then those of users with the fewest running, then
     /// those that came first.
     fn next_waiting(&self) -> Option<usize> {
@@ -207,7 +219,12 @@ impl Scheduler {
         }
         prompts.sort_unstable();
         let (mut left, spare) = (self.limits.prefill_chunk, self.pool.room() > self.running.len());
+        let mut computing = HashSet::new();
         for (.., place) in prompts {
+            // The same beginning is computed once; the others take it in the next step.
+            if self.running[place].next_key().is_some_and(|key| !computing.insert(key)) {
+                continue;
+            }
             counts[place] = self.running[place].pending().min(left);
             left -= counts[place];
             if counts[place] > 0 {
@@ -277,9 +294,10 @@ mod tests {
         })
     }
 
-    /// A request of a user: its prompt is of that user alone.
+    /// A request of a user: no other of another length begins like it.
     fn request(user: &str, priority: i32, prompt_tokens: usize, max_tokens: usize) -> Request {
-        let prompt = vec![user.as_bytes()[0].into(); prompt_tokens];
+        let mut prompt = vec![user.as_bytes()[0].into(); prompt_tokens];
+        prompt[0] = prompt_tokens as u32;
         Request { prompt, max_tokens, priority, user: Some(user.into()), ..Request::default() }
     }
 
@@ -327,6 +345,22 @@ mod tests {
             // b's last 36 tokens leave 28: a's first prompt has 2 left, its second takes the rest.
             &[("a", 2), ("b", 36), ("c", 1), ("a", 26)],
             &[("a", 1), ("b", 1), ("c", 1), ("a", 44)],
+        ];
+        check(8, 64, &requests, &expected);
+    }
+
+    #[test]
+    fn a_beginning_that_several_have_is_computed_once() {
+        let counting = |user: &str, len: usize| {
+            let prompt = (0..len as u32).collect();
+            Request { prompt, ..request(user, 0, len, 2) }
+        };
+        let requests = [counting("a", 70), counting("b", 70), counting("c", 65), counting("d", 9)];
+        let expected: [&[(&str, usize)]; 4] = [
+            &[("a", 64)],
+            &[("a", 6), ("b", 6), ("c", 1), ("d", 9)],
+            &[("a", 1), ("b", 1), ("c", 1), ("d", 1)],
+            &[],
         ];
         check(8, 64, &requests, &expected);
     }

@@ -9,7 +9,7 @@ use k2_model::{Chunk, KvCache, LogitRows};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::blocks::{BlockPool, BlockTable};
+use crate::blocks::{BlockPool, BlockTable, Key};
 use crate::constraint::Constraint;
 use crate::draft::Drafter;
 use crate::engine::Limits;
@@ -92,7 +92,7 @@ impl Sequence {
     /// logits. True if this is the first time; then `number` is its number from now on.
     pub(crate) fn begin(&mut self, number: u64, pool: &mut BlockPool, store: Option<&PrefixStore>) -> bool {
         if !self.wants_prompt_rows() {
-            self.block_table = pool.find(&self.tokens[..self.tokens.len() - 1]);
+            self.block_table = pool.find(self.before_last());
             self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
             self.stored.begin(store, &self.tokens, self.block_table.blocks.len());
         }
@@ -172,6 +172,34 @@ impl Sequence {
         if self.num_computed_tokens > before {
             self.tell_prefill();
         }
+    }
+
+    /// What its next block of the prompt will be known by: others may be about to compute the same one. None where
+    /// every position is wanted, or where a block is begun.
+    pub(crate) fn next_key(&self) -> Option<Key> {
+        let shares = !self.wants_prompt_rows() && !self.is_loading();
+        self.block_table.next_key(self.before_last()).filter(|_| shares)
+    }
+
+    /// Takes what others have computed of its prompt since its turn came.
+    pub(crate) fn take_shared(&mut self, pool: &mut BlockPool) {
+        if self.next_key().is_none() {
+            return;
+        }
+        let before = self.num_computed_tokens;
+        let last = self.tokens.len() - 1;
+        pool.follow(&mut self.block_table, &self.tokens[..last]);
+        self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
+        let taken = self.num_computed_tokens - before;
+        if taken > 0 && self.usage.completion_tokens == 0 && !self.has_left {
+            self.usage.num_cached_tokens += taken;
+            self.tell_prefill();
+        }
+    }
+
+    /// All tokens but the last, which is computed in any case, for its logits.
+    fn before_last(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - 1]
     }
 
     /// Gives full blocks that are new to the prefix store, as many as it takes now.

@@ -142,6 +142,22 @@ fn a_known_beginning_is_not_computed_again() {
     assert_eq!((with_logits.usage.num_cached_tokens, &with_logits.ids), (0, &first.ids));
 }
 
+/// However they come, a beginning is computed by one of them.
+#[test]
+fn the_same_prompt_eight_times_is_computed_once() {
+    let folder = bf16();
+    let options = EngineOptions { context_tokens: 640, ..EngineOptions::default() };
+    let prompt: Vec<u32> = ids(&folder, "input_ids").into_iter().cycle().take(200).collect();
+    let request = crate::fixtures::greedy(&prompt, 4);
+    let wanted = answer(start(&folder, options).submit(request.clone()).unwrap()).0;
+    let engine = start(&folder, options);
+    let running: Vec<_> = (0..8).map(|_| engine.submit(request.clone()).unwrap()).collect();
+    let answers: Vec<Answer> = running.into_iter().map(|events| answer(events).0).collect();
+    answers.iter().for_each(|found| same(found, &wanted, "one of eight"));
+    let computed = |answer: &Answer| answer.usage.prompt_tokens - answer.usage.num_cached_tokens;
+    assert_eq!(answers.iter().map(computed).sum::<usize>(), 200 + 7 * 8);
+}
+
 #[test]
 fn the_numbers_add_up() {
     let folder = bf16();
