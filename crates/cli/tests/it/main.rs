@@ -8,6 +8,7 @@ mod errors;
 mod fixtures;
 mod inspect;
 mod k2;
+mod killed_server;
 mod prefix_store;
 mod run;
 mod serve;

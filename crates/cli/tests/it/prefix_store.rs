@@ -86,10 +86,10 @@ fn killed(arguments: &[&str], after: Duration) {
 }
 
 /// Blocks and nothing else, within the budget.
-fn check_files(store: &Path) {
+pub(crate) fn check_files(store: &Path, budget: u64) {
     let files: Vec<_> = fs::read_dir(store).unwrap().map(|entry| entry.unwrap()).collect();
     assert!(!files.is_empty());
     assert!(files.iter().all(|file| file.path().extension().is_some_and(|end| end == "block")), "{files:?}");
     let bytes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
-    assert!(bytes <= BUDGET, "{bytes} bytes in {} files", files.len());
+    assert!(bytes <= budget, "{bytes} bytes in {} files", files.len());
 }
