@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, value_parser};
 use k2_kernels::limits::Limits;
 use k2_kernels::{Pool, isa};
-use k2_model::{KimiK2, Precision};
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
+use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
 
 use crate::loading_bar::LoadingBar;

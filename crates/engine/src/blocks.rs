@@ -16,7 +16,6 @@ pub(crate) type Node = u64;
 /// The empty prefix.
 const ROOT: Node = 0;
 
-
 /// The blocks of one cache.
 pub(crate) struct BlockPool {
     blocks: Vec<Block>,

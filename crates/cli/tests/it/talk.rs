@@ -78,7 +78,8 @@ fn shipped(args: &[&str], lines: &str, wanted: &[&str]) {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let mut rest = ran.stdout.as_str();
     for wanted in wanted {
-        let found = rest.find(wanted).unwrap_or_else(|| panic!("{wanted:?} does not come in {:?}", ran.stdout));
+        let found =
+            rest.find(wanted).unwrap_or_else(|| panic!("{wanted:?} does not come in {:?}", ran.stdout));
         rest = &rest[found + wanted.len()..];
     }
 }

@@ -110,8 +110,7 @@ fn every_piece_of_the_vocabulary_is_copied() {
 fn a_cursor_leads_back_to_the_same_batches() {
     let text = "The first block\nhas two lines.\n\nThe second one.\n\nAnd a third.\n";
     let path = file("cursor.txt", text);
-    let sources =
-        json!([{ "kind": "dialogues", "weight": 8 }, { "kind": "lines" }, { "kind": "pieces" }, { "kind": "text", "path": path }]);
+    let sources = json!([{ "kind": "dialogues", "weight": 8 }, { "kind": "lines" }, { "kind": "pieces" }, { "kind": "text", "path": path }]);
     let open = || stream(json!({ "sources": sources, "held_out": 0.0 })).unwrap();
     let mut whole = open();
     for before in [0, 1, 5] {

@@ -68,10 +68,7 @@ impl Left<'_> {
         number.ok_or("invalid argument")
     }
 
-    fn deeper(
-        &mut self,
-        read: impl Fn(&mut Self) -> Result<f64, &'static str>,
-    ) -> Result<f64, &'static str> {
+    fn deeper(&mut self, read: impl Fn(&mut Self) -> Result<f64, &'static str>) -> Result<f64, &'static str> {
         self.depth += 1;
         let value = if self.depth > DEEPEST { Err("invalid argument") } else { read(self) };
         self.depth -= 1;
