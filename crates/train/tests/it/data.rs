@@ -97,7 +97,7 @@ fn every_piece_of_the_vocabulary_is_copied() {
     let batches: Vec<Batch> = (0..60).map(|_| stream.next_batch().unwrap()).collect();
     let tokens: Vec<u32> = batches.iter().flat_map(|batch| batch.tokens.clone()).collect();
     let rows: Vec<&[u32]> = tokens.split(|&id| id == end).collect();
-    let twice = |row: &&&[u32]| row.len() % 2 == 0 && row[..row.len() / 2] == row[row.len() / 2..];
+    let twice = |row: &&&[u32]| row.len().is_multiple_of(2) && row[..row.len() / 2] == row[row.len() / 2..];
     // A row is cut where a sequence ends; what is learned lies behind its first half.
     assert!(rows.iter().filter(twice).count() * 10 > rows.len() * 8, "{} rows", rows.len());
     let mut seen: Vec<u32> = tokens.into_iter().filter(|&id| id < ranks).collect();
