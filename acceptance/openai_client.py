@@ -89,6 +89,19 @@ def streamed(client, model):
     assert chunks[-2].choices[0].usage["completion_tokens"] == whole.usage.completion_tokens
 
 
+def several_streamed(client, model):
+    asked = dict(model=model, messages=MESSAGES, max_tokens=30, temperature=1.0, seed=3, n=3)
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    of = lambda index: [chunk.choices[0] for chunk in chunks if chunk.choices and chunk.choices[0].index == index]
+    for choice in whole.choices:
+        pieces = of(choice.index)
+        assert "".join(piece.delta.content or "" for piece in pieces) == choice.message.content, choice
+        assert [piece.finish_reason for piece in pieces if piece.finish_reason] == [choice.finish_reason], pieces
+    used = lambda usage: (usage.prompt_tokens, usage.completion_tokens)
+    assert [used(chunk.usage) for chunk in chunks if chunk.usage] == [used(whole.usage)], chunks[-1]
+
+
 def progress(client, model):
     messages = [{"role": "user", "content": "The tide. " * 100}]
     options = {"include_progress": True}
@@ -231,7 +244,7 @@ def refusals(client, model):
                 raise AssertionError(f"taken: {json.dumps(changed)[:200]}")
 
 
-CHECKS = [plain, same_seed_same_answer, streamed, progress, with_tools, by_construction, with_history, raw, likelihoods, stop_strings, models, refusals]
+CHECKS = [plain, same_seed_same_answer, streamed, several_streamed, progress, with_tools, by_construction, with_history, raw, likelihoods, stop_strings, models, refusals]
 
 
 def run(name, connect, checks, argv, *options):
