@@ -9,15 +9,16 @@ use crate::k2::output;
 /// Cases of each of the eight cells.
 const CASES: usize = 25;
 
-/// What cells must reach, well below what `models/tiny/README.md` has; held-out tools are beyond this model so far.
-const LEAST: [(&str, f64); 7] = [
-    ("seen phrase, seen value", 0.6),
-    ("seen phrase, held-out value", 0.6),
-    ("held-out phrase and value", 0.35),
-    ("two calls", 0.25),
-    ("no call: no tool fits", 0.6),
+/// What cells must reach, below what `models/tiny/README.md` has: these are fewer cases, of another seed.
+const LEAST: [(&str, f64); 8] = [
+    ("seen phrase, seen value", 0.8),
+    ("seen phrase, held-out value", 0.8),
+    ("held-out phrase and value", 0.5),
+    ("held-out tool", 0.4),
+    ("two calls", 0.4),
+    ("no call: no tool fits", 0.8),
     ("no call: talk", 0.35),
-    ("no call: value missing", 0.6),
+    ("no call: value missing", 0.7),
 ];
 
 fn folder(name: &str) -> PathBuf {
