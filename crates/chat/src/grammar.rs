@@ -23,6 +23,7 @@ use llguidance::{Matcher, ParserFactory};
 use crate::cache::Cache;
 use crate::message::Tool;
 use crate::mfjs::Violation;
+use crate::template::Form;
 use crate::tokenizer::Tokenizer;
 use lark::MarkerIds;
 pub use progress::Progress;
@@ -102,6 +103,17 @@ pub enum Reasoning {
     MayOpen,
     /// The prompt has opened it.
     Opened,
+}
+
+impl Reasoning {
+    /// That of an answer in this turn format; `thinking` is what its prompt asks for.
+    pub fn of(form: &Form, thinking: bool) -> Reasoning {
+        match (form.thinking, form.prompts_thinking, thinking) {
+            (true, true, true) => Reasoning::Opened,
+            (true, false, _) => Reasoning::MayOpen,
+            _ => Reasoning::Never,
+        }
+    }
 }
 
 /// Why there is no grammar.

@@ -88,7 +88,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     let mut conversation =
         Conversation { tokenizer, template, engine, tools, request, options, system, messages, running };
     match &args.prompt {
-        Some(text) => conversation.turn(text)?,
+        Some(text) => conversation.turn(text)??,
         None => conversation.talk()?,
     }
     model::flush(&talked);
@@ -109,12 +109,7 @@ fn grammar(
     let form = template.form();
     let sorted = form.tools == Style::CompactSorted;
     let calls = Some(Calls { tools: &tools.declared, only: None, parallel: true, sorted });
-    let reasoning = match (form.thinking, form.prompts_thinking && thinking) {
-        (true, true) => Reasoning::Opened,
-        (true, false) => Reasoning::MayOpen,
-        (false, _) => Reasoning::Never,
-    };
-    let wanted = Wanted { calls, content: ContentForm::Free, reasoning };
+    let wanted = Wanted { calls, content: ContentForm::Free, reasoning: Reasoning::of(form, thinking) };
     let compiled = GrammarCompiler::new(tokenizer, stop_ids)?.compile(wanted)?;
     Ok(compiled.map(|grammar| Arc::new(Followed(grammar)) as Arc<dyn Grammar>))
 }
@@ -168,13 +163,18 @@ impl Conversation {
                 "" => {}
                 "/exit" => return Ok(()),
                 "/clear" => self.messages.clone_from(&self.system),
-                text => self.turn(text)?,
+                text => {
+                    if let Err(why) = self.turn(text)? {
+                        eprintln!("error: {why}");
+                    }
+                }
             }
         }
     }
 
-    /// One question and its answer, with what is called in between. What cannot be answered is said and forgotten.
-    fn turn(&mut self, text: &str) -> Result<(), Box<dyn Error>> {
+    /// One question and its answer, with what is called in between. The inner error says why there is no answer; then
+    /// the question is forgotten.
+    fn turn(&mut self, text: &str) -> Result<Result<(), String>, Box<dyn Error>> {
         let before = self.messages.len();
         self.messages.push(Message::text(Role::User, text));
         for _ in 0..MOST_ROUNDS {
@@ -182,18 +182,17 @@ impl Conversation {
                 Ok(reply) => {
                     self.messages.push(Message::from(&reply));
                     if reply.tool_calls.is_empty() || !self.call(&reply.tool_calls)? {
-                        return Ok(());
+                        return Ok(Ok(()));
                     }
                 }
                 Err(why) => {
                     self.messages.truncate(before);
-                    eprintln!("error: {why}");
-                    return Ok(());
+                    return Ok(Err(why));
                 }
             }
         }
         eprintln!("[stopped after {MOST_ROUNDS} rounds of calls]");
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Makes the calls. Says whether all have a result.
@@ -235,7 +234,11 @@ impl Conversation {
         shown.end(&reason)?;
         match reason {
             FinishReason::Failed(why) => Ok(Err(why)),
-            _ => Ok(Ok(shown.reply)),
+            FinishReason::Stop(_) => Ok(Ok(shown.reply)),
+            // A call may have been cut off: none is made.
+            FinishReason::Length | FinishReason::Cancelled => {
+                Ok(Ok(Reply { tool_calls: Vec::new(), ..shown.reply }))
+            }
         }
     }
 

@@ -15,6 +15,12 @@ impl Rng {
         Rng { state: seed }
     }
 
+    /// Number `index` of the generators of a seed.
+    pub fn numbered(seed: u64, index: u64) -> Rng {
+        let mut start = Rng::new(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        Rng::new(start.next_u64())
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

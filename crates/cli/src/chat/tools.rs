@@ -123,9 +123,9 @@ fn carried_out(call: &ReplyCall) -> Value {
     let result = match call.name.as_str() {
         "calculate" => arithmetic::evaluate(text("expression")).map(|value| json!({"value": rounded(value)})),
         "convert_units" => {
-            let value = arguments["value"].as_f64().unwrap_or_default();
-            units::convert(value, text("from_unit"), text("to_unit"))
-                .map(|value| json!({"value": rounded(value)}))
+            let value = arguments["value"].as_f64().ok_or("invalid argument");
+            let converted = value.and_then(|value| units::convert(value, text("from_unit"), text("to_unit")));
+            converted.map(|value| json!({"value": rounded(value)}))
         }
         "roll_dice" => dice(arguments["count"].as_u64(), arguments["sides"].as_u64()),
         _ => Err("unknown name"),
@@ -140,7 +140,7 @@ fn rounded(value: f64) -> Value {
 }
 
 fn dice(count: Option<u64>, sides: Option<u64>) -> Result<Value, &'static str> {
-    let (count, sides) = (count.unwrap_or(1), sides.unwrap_or(6));
+    let (count, sides) = (count.ok_or("invalid argument")?, sides.unwrap_or(6));
     if !(1..=MOST_DICE).contains(&count) || !(2..=MOST_DICE).contains(&sides) {
         return Err("out of range");
     }

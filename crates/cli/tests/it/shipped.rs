@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::k2::output;
+use crate::k2::{folder, output};
 
 /// Cases of each of the eight cells.
 const CASES: usize = 25;
@@ -20,12 +20,6 @@ const LEAST: [(&str, f64); 8] = [
     ("no call: talk", 0.35),
     ("no call: value missing", 0.7),
 ];
-
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
 
 #[test]
 fn it_does_on_200_held_out_cases_what_it_is_shipped_for() {

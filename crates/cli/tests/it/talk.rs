@@ -95,6 +95,15 @@ fn the_model_inside_calls_the_tools_inside() {
 }
 
 #[test]
+fn what_is_cut_off_is_not_called_and_what_cannot_be_asked_fails() {
+    let cut = k2(&["chat", "--greedy", "--max-tokens", "6", "-p", "How much is 12*(3+4)?"], "");
+    assert!(cut.code == 0 && !cut.stdout.contains('→'), "{}", cut.stdout);
+    assert!(cut.stderr.contains("[cut off: no more tokens]"), "{}", cut.stderr);
+    let long = k2(&["chat", "--context", "400", "-p", &"long ".repeat(400)], "");
+    assert!(long.code == 1 && long.stderr.starts_with("error: "), "{}", long.stderr);
+}
+
+#[test]
 fn results_of_tools_from_a_file_are_typed_in() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools.json");
     let tools = r#"[{"type": "function", "function": {"name": "get_weather", "description": "Get the weather of a city.",

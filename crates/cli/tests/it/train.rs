@@ -1,16 +1,8 @@
 //! Training as a user does it: a tokenizer, a run that is resumed, its curves, its model published and asked.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
-use crate::k2::{k2, output};
-
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
+use crate::k2::{folder, k2, output};
 
 #[test]
 fn a_micro_run_lowers_the_loss_and_gives_a_model() {

@@ -157,12 +157,7 @@ impl ChatRequest {
             (ResponseFormat::Json { schema, strict }, _) => ContentForm::Json { schema, strict: *strict },
             (ResponseFormat::Text, _) => ContentForm::Free,
         };
-        let reasoning = match (form.thinking, form.prompts_thinking, self.thinking) {
-            (true, true, true) => Reasoning::Opened,
-            (true, false, _) => Reasoning::MayOpen,
-            _ => Reasoning::Never,
-        };
-        let wanted = Wanted { calls, content, reasoning };
+        let wanted = Wanted { calls, content, reasoning: Reasoning::of(form, self.thinking) };
         grammar::compile(served, wanted)
     }
 

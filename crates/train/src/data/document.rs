@@ -71,8 +71,7 @@ impl Encoder {
 
     /// Row `index` of pieces of the vocabulary without any order, said twice.
     pub(super) fn pieces_twice(&self, seed: u64, index: u64) -> Document {
-        let mut start = Rng::new(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        let mut rng = Rng::new(start.next_u64());
+        let mut rng = Rng::numbered(seed, index);
         let pieces = self.tokenizer.ranks() as usize;
         let length = 8 + rng.below(56);
         let row: Vec<u32> = (0..length).map(|_| rng.below(pieces) as u32).collect();

@@ -60,8 +60,7 @@ pub(crate) struct Draw<'l> {
 impl<'l> Draw<'l> {
     /// The choices of dialogue `index`.
     pub(crate) fn new(lists: &'l Lists, scope: Scope, seed: u64, index: u64) -> Draw<'l> {
-        let mut start = Rng::new(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        Draw { rng: Rng::new(start.next_u64()), lists, scope }
+        Draw { rng: Rng::numbered(seed, index), lists, scope }
     }
 
     /// A whole number below `end`; 0 if `end` is 0.
