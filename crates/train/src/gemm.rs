@@ -52,20 +52,21 @@ pub fn gemm(out: ViewMut<'_>, into: Into, alpha: f32, a: View<'_>, b: View<'_>) 
     // is inside its slice; the output is borrowed mutably and has no element twice (row_stride >= cols);
     // strides and sizes are those of slices, so that they fit `isize`.
     unsafe {
+        // The kernel stores columns: of the transposed product these are our rows.
         kernel(
-            out.rows,
             out.cols,
+            out.rows,
             a.cols,
             out.data.as_mut_ptr(),
-            1,
             out.row_stride as isize,
+            1,
             into == Into::Add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
             b.data.as_ptr(),
-            b.col_stride as isize,
             b.row_stride as isize,
+            b.col_stride as isize,
+            a.data.as_ptr(),
+            a.row_stride as isize,
+            a.col_stride as isize,
             1.0,
             alpha,
             false,
