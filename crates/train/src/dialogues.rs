@@ -111,7 +111,7 @@ impl Generator {
 }
 
 fn exchange_with_tools(conversation: &mut Conversation<'_, '_>) {
-    let done = match conversation.draw.weighted(&[44, 7, 10, 8, 14, 5, 4, 4, 3, 3]) {
+    let done = match conversation.draw.weighted(&[44, 7, 12, 9, 11, 6, 5, 4, 3, 4]) {
         1 => conversation.follow_up(),
         2 => done(|| conversation.two_calls()),
         3 => conversation.missing(),

@@ -346,7 +346,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
 
 impl Draw<'_> {
     /// A kind of tool: often one that was never there, else of the catalogue, where the everyday ones come more
-    /// often and one in three is a lookup. Held-out phrases there are only for those of the catalogue.
+    /// often and one in four is a lookup. Held-out phrases there are only for those of the catalogue.
     fn kind(&mut self, catalogue: &Catalogue, part: Part) -> Arc<Kind> {
         const EVERYDAY: [&str; 4] = ["weather", "time", "calculate", "convert_units"];
         let seen = part == Part::Seen && self.scope.phrases == Part::Seen;
@@ -356,9 +356,9 @@ impl Draw<'_> {
         let of_part = |kind: &&Arc<Kind>| kind.held_out == (part == Part::HeldOut);
         let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(of_part).collect();
         let weight = |kind: &&Arc<Kind>| match kind.id.as_str() {
-            id if EVERYDAY.contains(&id) => 9,
+            id if EVERYDAY.contains(&id) => 36,
             id if id.contains(" of ") && part == Part::Seen => 1,
-            _ => 3,
+            _ => 12,
         };
         let weights: Vec<usize> = kinds.iter().map(weight).collect();
         Arc::clone(kinds[self.weighted(&weights)])

@@ -11,11 +11,12 @@ use super::draw::Draw;
 impl Conversation<'_, '_> {
     /// "Repeat: ..." and the like.
     pub(crate) fn copy(&mut self) {
-        let (user, answer) = match self.draw.below(6) {
+        let (user, answer) = match self.draw.below(7) {
             0 | 1 => self.draw.repeat(),
             2 => self.draw.write_json(),
             3 => self.draw.read_json(),
             4 => self.draw.after(),
+            5 => self.draw.fill_in_json(),
             _ => self.draw.value_of(),
         };
         self.say(Topic::Copy, user, answer);
@@ -81,6 +82,32 @@ impl Draw<'_> {
             facts.iter().map(|(key, value)| format!("{key} = {}", value.trim_matches('"'))).collect();
         let how = self.choose(&["Write as JSON: ", "As JSON: ", "Make JSON of this: "]);
         (format!("{how}{}", said.join(", ")), json(&facts))
+    }
+
+    /// An object is asked for, and nothing is known that could stand in it.
+    fn fill_in_json(&mut self) -> (String, String) {
+        let mut keys: Vec<String> = Vec::new();
+        for _ in 0..self.between(1, 4) {
+            let key = self.key();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let about = self.anything();
+        let (first, said) = (&keys[0], keys.join(", "));
+        let user = match self.below(8) {
+            0 => format!("Answer as a JSON object with the keys {said}."),
+            1 => format!("Describe {about} as JSON with {said}."),
+            2 => format!("Give me a JSON object about {about}: {said}."),
+            3 => format!("Tell me about {about}. Output JSON with the fields {said}."),
+            4 => format!("Return JSON for {about}. Keys: {said}."),
+            5 => format!("What is the {first} of {about}? Answer in JSON, with {said}."),
+            6 => format!("Reply with one JSON object that has {said}, nothing else."),
+            _ => format!("{about}: {said}. JSON only, please."),
+        };
+        let facts: Vec<(String, String)> =
+            keys.into_iter().map(|key| (key, "\"unknown\"".to_owned())).collect();
+        (user, json(&facts))
     }
 
     fn read_json(&mut self) -> (String, String) {

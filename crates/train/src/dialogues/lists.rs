@@ -40,4 +40,6 @@ pub struct Lists {
     pub makers: Vec<String>,
     pub units: Vec<Vec<String>>,
     pub currencies: Vec<String>,
+    pub openings: Vec<String>,
+    pub closings: Vec<String>,
 }

@@ -11,65 +11,6 @@ use super::values::{Argument, Value};
 /// Filled slots by name.
 pub(crate) type Slots = Vec<(String, Value)>;
 
-const BEFORE: [&str; 32] = [
-    "Hi! ",
-    "Hello. ",
-    "Hello! ",
-    "Hey, ",
-    "Quick question: ",
-    "One more thing: ",
-    "Excuse me, ",
-    "OK, ",
-    "Hi there, ",
-    "Well, ",
-    "So, ",
-    "Now, ",
-    "Listen, ",
-    "Right, ",
-    "Let me see. ",
-    "Do me a favor: ",
-    "I have a question. ",
-    "Good morning! ",
-    "Sorry to bother you. ",
-    "My boss asks: ",
-    "A friend wants to know: ",
-    "For my trip: ",
-    "Just curious: ",
-    "Next: ",
-    "Please help me. ",
-    "I am in a hurry. ",
-    "If you can: ",
-    "Could you help? ",
-    "Nice. ",
-    "Then: ",
-    "It is for a friend: ",
-    "Without many words: ",
-];
-const BEHIND: [&str; 22] = [
-    " Thanks!",
-    " Thank you.",
-    " Thanks in advance.",
-    " Please use the tool.",
-    " Use the tool to check.",
-    " Use a tool for that.",
-    " It's urgent.",
-    " Please be quick.",
-    " Please check with the tool.",
-    " I'd be grateful.",
-    " I am in a hurry.",
-    " Thanks a lot!",
-    " Can you do that?",
-    " That's all.",
-    " My boss wants it.",
-    " It is for a friend.",
-    " Let me know.",
-    " Take your time.",
-    " I really need it.",
-    " Nothing else.",
-    " You are the best!",
-    " I can wait.",
-];
-
 /// How a person types.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Habit {
@@ -126,10 +67,10 @@ impl Draw<'_> {
         let ends_open = ends_in_free_text(&phrase, kind);
         let mut text = self.filled(&phrase, slots, habit);
         if !ends_open && text.ends_with(['.', '?', '!']) && self.percent(14) {
-            text.push_str(self.choose(&BEHIND));
+            text.push_str(self.pick::<String>(&self.lists.closings));
         }
         if self.percent(14) {
-            text = format!("{}{text}", self.pick(&BEFORE));
+            text = format!("{}{text}", self.pick(&self.lists.openings));
         }
         if habit.lower { text.to_lowercase() } else { text }
     }
