@@ -8,7 +8,8 @@
 //!
 //! Schemas of tools are compiled with their keys in the order in which the model reads them in its prompt, since
 //! a grammar fixes the order of properties. Blanks between JSON's tokens are optional, newlines and tabs are not
-//! allowed there.
+//! allowed there. A pattern that the library cannot use (it has no look-around) refuses a strict schema; those that are
+//! not strict then go without their patterns.
 
 pub mod lark;
 pub mod progress;
@@ -28,6 +29,7 @@ use crate::tokenizer::Tokenizer;
 use lark::MarkerIds;
 pub use progress::Progress;
 use progress::Rules;
+use schema::Schema;
 
 /// Most bytes of all schemas of a request together.
 pub const MAX_SCHEMA_BYTES: usize = 1 << 20;
@@ -191,8 +193,15 @@ impl GrammarError {
 #[derive(Clone)]
 pub struct AnswerGrammar {
     rules: Arc<Rules>,
-    start: Arc<Mutex<Matcher>>,
+    compiled: Compiled,
     cached: bool,
+}
+
+/// A grammar at its start.
+#[derive(Clone)]
+struct Compiled {
+    start: Arc<Mutex<Matcher>>,
+    patterns_left_out: bool,
 }
 
 impl std::fmt::Debug for AnswerGrammar {
@@ -207,9 +216,14 @@ impl AnswerGrammar {
         self.cached
     }
 
+    /// Whether schemas that are not strict have lost their patterns, because the library cannot use them all.
+    pub fn leaves_out_patterns(&self) -> bool {
+        self.compiled.patterns_left_out
+    }
+
     /// The state at the start of an answer. Its caches are its own, so no answer can slow down another.
     pub fn start(&self) -> Progress {
-        let matcher = self.start.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
+        let matcher = self.compiled.start.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
         Progress::new(Arc::clone(&self.rules), matcher)
     }
 }
@@ -221,7 +235,7 @@ pub struct GrammarCompiler {
     think: Option<(u32, u32)>,
     stop_ids: Arc<[u32]>,
     n_vocab: usize,
-    cache: Mutex<Cache<Arc<Mutex<Matcher>>>>,
+    cache: Mutex<Cache<Compiled>>,
 }
 
 impl GrammarCompiler {
@@ -251,32 +265,50 @@ impl GrammarCompiler {
 
     /// The grammar of what is wanted. None where nothing is: free text without tools.
     pub fn compile(&self, wanted: Wanted<'_>) -> Result<Option<AnswerGrammar>, GrammarError> {
-        let Some(text) = lark::grammar(wanted, &self.markers)? else { return Ok(None) };
-        let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&text);
-        let (start, cached) = match cached {
-            Some(start) => (start, true),
+        let schemas = schema::all(wanted)?;
+        let Some(text) = lark::grammar(wanted, &schemas, &self.markers)? else { return Ok(None) };
+        let found = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&text);
+        let cached = found.is_some();
+        let compiled = match found {
+            Some(compiled) => compiled,
             None => {
-                let start = Arc::new(Mutex::new(self.matcher(wanted, &text)?));
+                let compiled = self.compiled(wanted, schemas, &text)?;
                 let bytes = size(&text);
                 let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-                cache.insert(text, Arc::clone(&start), bytes);
-                (start, false)
+                cache.insert(text, compiled.clone(), bytes);
+                compiled
             }
         };
         let rules = Rules::new(wanted, self.markers.as_ref().ok(), self.think, &self.stop_ids, self.n_vocab);
-        Ok(Some(AnswerGrammar { rules: Arc::new(rules), start, cached }))
+        Ok(Some(AnswerGrammar { rules: Arc::new(rules), compiled, cached }))
     }
 
-    fn matcher(&self, wanted: Wanted<'_>, text: &str) -> Result<Matcher, GrammarError> {
-        match self.parse(text) {
-            Ok(matcher) => Ok(matcher),
-            Err(whole) => Err(self.blame(wanted).unwrap_or(GrammarError::Library(whole))),
+    /// The grammar of this text, or that without the patterns of schemas that are not strict.
+    fn compiled(
+        &self,
+        wanted: Wanted<'_>,
+        mut schemas: Vec<Schema>,
+        text: &str,
+    ) -> Result<Compiled, GrammarError> {
+        let compiled = |matcher: Matcher, patterns_left_out: bool| Compiled {
+            start: Arc::new(Mutex::new(matcher)),
+            patterns_left_out,
+        };
+        let whole = match self.parse(text) {
+            Ok(matcher) => return Ok(compiled(matcher, false)),
+            Err(whole) => whole,
+        };
+        schemas.iter_mut().filter(|schema| !schema.strict).for_each(Schema::leave_out_patterns);
+        let without = lark::grammar(wanted, &schemas, &self.markers)?.filter(|without| without != text);
+        match without.map(|without| self.parse(&without)) {
+            Some(Ok(matcher)) => Ok(compiled(matcher, true)),
+            _ => Err(self.blame(schemas).unwrap_or(GrammarError::Library(whole))),
         }
     }
 
     /// The schema that does not compile on its own.
-    fn blame(&self, wanted: Wanted<'_>) -> Option<GrammarError> {
-        schema::all(wanted).ok()?.into_iter().find_map(|schema| {
+    fn blame(&self, schemas: Vec<Schema>) -> Option<GrammarError> {
+        schemas.into_iter().find_map(|schema| {
             let reason = self.parse(&lark::json(&schema)).err()?;
             let reason = format!("the schema cannot be made a grammar: {reason}");
             Some(GrammarError::Schema { param: schema.param, name: schema.name, reason })

@@ -98,6 +98,7 @@ impl StopMatcher {
 
 /// Length of the longest end of `text` that is a beginning of `stop`, but not all of it.
 fn overlap(text: &str, stop: &str) -> usize {
-    let ends = stop.char_indices().map(|(at, _)| at).rev();
-    ends.take_while(|&at| at > 0).find(|&at| text.ends_with(&stop[..at])).unwrap_or(0)
+    let most = text.len().min(stop.len().saturating_sub(1));
+    let is_end = |at: &usize| stop.get(..*at).is_some_and(|head| text.ends_with(head));
+    (1..=most).rev().find(is_end).unwrap_or(0)
 }

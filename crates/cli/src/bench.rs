@@ -16,8 +16,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, value_parser};
+use k2_kernels::Pool;
 use k2_kernels::limits::Limits;
-use k2_kernels::{Pool, isa};
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
 use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
@@ -43,10 +43,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "SHAPE", value_parser = shape)]
     synthetic: Option<Shape>,
     /// Their format: int4, fp8, bf16, q8_0 or q4_k.
-    #[arg(long, value_name = "FORMAT", value_parser = format, requires = "synthetic", default_value = "int4")]
+    #[arg(long, value_name = "FORMAT", value_parser = format, conflicts_with = "model", default_value = "int4")]
     format: SyntheticFormat,
     /// Their routed experts per layer [default: the shape's own, 64 or 384].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(8..=1024), requires = "synthetic")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(8..=1024), conflicts_with = "model")]
     experts: Option<u16>,
     /// Lengths of prompts.
     #[arg(
@@ -98,7 +98,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
     if let Some(Of::Serve(args)) = &args.of {
         return bench_serve::run(args);
     }
-    isa::check_environment()?;
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
     let precision = if args.exact { Precision::Exact } else { Precision::Fast };
     let model = KimiK2 { precision, ..args.load()? };
@@ -204,6 +203,6 @@ fn format(name: &str) -> Result<SyntheticFormat, String> {
     known.ok_or_else(|| "expected int4, fp8, bf16, q8_0 or q4_k".into())
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a number from 1 on".into())
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use k2_eval::load::{self, Between, Distribution, Plan, Report, Route, Until};
 
@@ -30,7 +30,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     requests: Option<usize>,
     /// Seconds during which requests begin.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(1..))]
     duration: Option<u32>,
     /// Tokens of a prompt's text: a number, or two with a dash between which lengths are drawn.
     #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = between)]

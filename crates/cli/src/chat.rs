@@ -40,10 +40,10 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     template: TemplateArgs,
     /// Ask this alone and end, in place of a conversation.
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// System prompt [default: the turn format's own].
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Ask for answers without reasoning; turn format k2.5 only.
     #[arg(long)]
@@ -177,22 +177,28 @@ impl Conversation {
     fn turn(&mut self, text: &str) -> Result<Result<(), String>, Box<dyn Error>> {
         let before = self.messages.len();
         self.messages.push(Message::text(Role::User, text));
+        let answered = self.rounds()?;
+        if answered.is_err() {
+            self.messages.truncate(before);
+        }
+        Ok(answered)
+    }
+
+    fn rounds(&mut self) -> Result<Result<(), String>, Box<dyn Error>> {
         for _ in 0..MOST_ROUNDS {
-            match self.answer()? {
-                Ok(reply) => {
-                    self.messages.push(Message::from(&reply));
-                    if reply.tool_calls.is_empty() || !self.call(&reply.tool_calls)? {
-                        return Ok(Ok(()));
-                    }
-                }
-                Err(why) => {
-                    self.messages.truncate(before);
-                    return Ok(Err(why));
-                }
+            let reply = match self.answer()? {
+                Ok(reply) => reply,
+                Err(why) => return Ok(Err(why)),
+            };
+            self.messages.push(Message::from(&reply));
+            if reply.tool_calls.is_empty() {
+                return Ok(Ok(()));
+            }
+            if !self.call(&reply.tool_calls)? {
+                return Ok(Err("the input ended before a result was typed".into()));
             }
         }
-        eprintln!("[stopped after {MOST_ROUNDS} rounds of calls]");
-        Ok(Ok(()))
+        Ok(Err(format!("no answer after {MOST_ROUNDS} rounds of calls")))
     }
 
     /// Makes the calls. Says whether all have a result.
@@ -235,6 +241,9 @@ impl Conversation {
         match reason {
             FinishReason::Failed(why) => Ok(Err(why)),
             FinishReason::Stop(_) => Ok(Ok(shown.reply)),
+            FinishReason::Length if shown.reply.content.as_deref().is_none_or(str::is_empty) => {
+                Ok(Err("the answer was cut off before it said anything".into()))
+            }
             // A call may have been cut off: none is made.
             FinishReason::Length | FinishReason::Cancelled => {
                 Ok(Ok(Reply { tool_calls: Vec::new(), ..shown.reply }))

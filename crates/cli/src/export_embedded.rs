@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::embedded;
@@ -20,6 +21,6 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), Box<dyn Error>> {
     for (name, bytes) in embedded::FILES {
         k2_weights::replace_file(&args.folder.join(name), |file| file.write_all(bytes))?;
     }
-    println!("{}", args.folder.display());
+    writeln!(io::stdout(), "{}", args.folder.display())?;
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(crate) struct TokenizerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TemplateArgs {
     /// Turn format: k2-instruct, k2-thinking, k2-instruct-0711, k2-instruct-0905-initial or k2.5
-    /// [default: the checkpoint's].
+    /// [default: the checkpoint's; for a folder with --tokenizer DIR that of DIR].
     #[arg(long, value_name = "NAME", value_parser = Template::from_name)]
     template: Option<Template>,
 }
@@ -119,7 +119,7 @@ impl Model {
         let of_folder = tokenizer_args.tokenizer.as_deref().or(self.path.as_deref());
         match (self.checkpoint.gguf_vocabulary(), of_folder) {
             (Some(vocabulary), _) => tokenizer::template_of_gguf(vocabulary, self.checkpoint.config()),
-            (None, Some(folder)) => Ok(Template::from_dir(folder)?),
+            (None, Some(folder)) => tokenizer::template(folder),
             (None, None) => Ok(embedded::TEMPLATE),
         }
     }

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{json_lines, tokenizer};
 
-/// Messages to a prompt: {"template", "messages", "tools", "add_generation_prompt"} per line gives
+/// Messages to a prompt: {"template", "messages", "tools", "add_generation_prompt", "thinking"} per line gives
 /// {"rendered", "ids"}.
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
-    /// Folder with tiktoken.model and tokenizer_config.json.
-    #[arg(value_name = "DIR", required_unless_present = "normalize")]
+    /// Folder with tiktoken.model and tokenizer_config.json, or a GGUF file.
+    #[arg(value_name = "DIR", required_unless_present = "normalize", conflicts_with = "normalize")]
     tokenizer: Option<PathBuf>,
     /// History as the model expects it, before rendering: {"messages_in"} per line gives {"messages_out"}.
     #[arg(long)]
@@ -52,18 +52,23 @@ struct After {
 
 /// Runs the command.
 pub(crate) fn run(args: &RenderArgs) -> Result<(), Box<dyn Error>> {
-    let Some(folder) = args.tokenizer.as_ref().filter(|_| !args.normalize) else {
+    let Some(folder) = &args.tokenizer else {
         return json_lines::answer_each(|Before { messages_in: mut messages }| {
             normalize(&mut messages);
             Ok(After { messages_out: messages })
         });
     };
     let tokenizer = tokenizer::open(folder)?;
+    let mut found = None;
+    let mut of_folder = || match found {
+        Some(template) => Ok(template),
+        None => tokenizer::template(folder).inspect(|template| found = Some(*template)),
+    };
     json_lines::answer_each(|conversation: Conversation| {
         let template = match (&conversation.template, args.template) {
             (Some(name), _) => Template::from_name(name)?,
             (None, Some(template)) => template,
-            (None, None) => Template::from_dir(folder)?,
+            (None, None) => of_folder()?,
         };
         let tools = conversation.tools.unwrap_or_default();
         let default = RenderOptions::default();

@@ -21,7 +21,7 @@ use request_limits::LimitArgs;
 /// Memory for the tokens of the model's own turns.
 const TURNS_BYTES: usize = 64 << 20;
 
-/// Serve a model over HTTP: chat completions with tools, completions, models, health.
+/// Serve a model over HTTP: OpenAI's chat completions, responses and completions, Anthropic's messages.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]

@@ -14,8 +14,7 @@ pub(crate) fn open(path: &Path) -> Result<Tokenizer, Box<dyn Error>> {
         return Ok(Tokenizer::from_dir(path)?);
     }
     let checkpoint = Checkpoint::open(path, &mut |_| ())?;
-    let none = || format!("{}: this GGUF file has no tokenizer (`tokenizer.ggml.model`)", path.display());
-    of_gguf(checkpoint.gguf_vocabulary().ok_or_else(none)?)
+    of_gguf(vocabulary(&checkpoint, path)?)
 }
 
 /// The tokenizer in a GGUF file's metadata.
@@ -27,6 +26,20 @@ pub(crate) fn of_gguf(vocabulary: &GgufVocabulary) -> Result<Tokenizer, Box<dyn 
         token_types: &vocabulary.token_types,
         merges: &vocabulary.merges,
     })?)
+}
+
+/// The turn format that a folder asks for, a GGUF file, or a folder that holds one.
+pub(crate) fn template(path: &Path) -> Result<Template, Box<dyn Error>> {
+    if path.is_dir() && (path.join(RANK_FILE).exists() || !holds_gguf(path)) {
+        return Ok(Template::from_dir(path)?);
+    }
+    let checkpoint = Checkpoint::open(path, &mut |_| ())?;
+    template_of_gguf(vocabulary(&checkpoint, path)?, checkpoint.config())
+}
+
+fn vocabulary<'c>(checkpoint: &'c Checkpoint, path: &Path) -> Result<&'c GgufVocabulary, Box<dyn Error>> {
+    let none = || format!("{}: this GGUF file has no tokenizer (`tokenizer.ggml.model`)", path.display());
+    Ok(checkpoint.gguf_vocabulary().ok_or_else(none)?)
 }
 
 /// The turn format that a GGUF file asks for.

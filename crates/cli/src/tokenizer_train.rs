@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use k2_train::bpe::{self, RESERVED, Sizes, Trainer};
 use k2_train::dialogues::Generator;
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 /// Tokenizers.
@@ -55,6 +56,11 @@ pub(crate) fn run(args: &TokenizerArgs) -> Result<(), Box<dyn Error>> {
     let ranks = args.vocab_size.saturating_sub(RESERVED);
     let tokens = trainer.train(Sizes { ranks, blank_words: args.blank_words })?;
     bpe::write(&args.output, &tokens, args.model_max_length)?;
-    println!("{} tokens and {RESERVED} reserved ids in {}", tokens.len(), args.output.display());
+    writeln!(
+        io::stdout(),
+        "{} tokens and {RESERVED} reserved ids in {}",
+        tokens.len(),
+        args.output.display()
+    )?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use k2_train::progress::Bar;
 use k2_train::recipe::Overrides;
 use k2_train::{Event, Recipe, checkpoint};
 use std::error::Error;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,6 +84,6 @@ fn train(args: TrainArgs) -> Result<(), Box<dyn Error>> {
     let format = recipe.quantization.map_or(ExportFormat::Bf16, |_| ExportFormat::Int4);
     let model = recipe.run.join("model");
     publish(&last, &checkpoint::tokenizer(&last)?, format, &model)?;
-    println!("{}", model.display());
+    writeln!(io::stdout(), "{}", model.display())?;
     Ok(())
 }

@@ -9,8 +9,10 @@ use k2_train::dialogues::Generator;
 use k2_train::evaluate::{CELLS, CellReport, Report, baseline, evaluate, greedy, of_model};
 use k2_weights::Checkpoint;
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::bench::positive;
 use crate::embedded;
 use crate::train_publish::whole_checkpoint;
 
@@ -24,7 +26,7 @@ pub(crate) struct EvaluateArgs {
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Cases of each cell.
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = positive)]
     cases: usize,
     /// Seed of the cases; that of training data is 1.
     #[arg(long, default_value_t = 99)]
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Box<dyn Error>> {
         let mut answer = of_model(&tokenizer, greedy(&model, &stop, LIMIT));
         evaluate(&CELLS, &generator, args.cases, &mut answer, &mut watch)?
     };
-    print!("{report}");
+    write!(io::stdout(), "{report}")?;
     args.output.as_ref().map_or(Ok(()), |path| write(&report, path))
 }
 

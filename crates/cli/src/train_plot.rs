@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 /// Draw loss, learning rate, attention logits and balance of runs.
@@ -18,7 +19,7 @@ pub(crate) struct PlotArgs {
 /// Runs the command.
 pub(crate) fn run(args: &PlotArgs) -> Result<(), Box<dyn Error>> {
     for path in k2_train::plot::plot(&args.runs, &args.output)? {
-        println!("{}", path.display());
+        writeln!(io::stdout(), "{}", path.display())?;
     }
     Ok(())
 }

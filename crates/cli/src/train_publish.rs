@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use k2_train::export::{ExportFormat, publish};
 use k2_train::{TrainError, checkpoint};
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Write a run's checkpoint in a published format: config, weights, tokenizer.
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Box<dyn Error>> {
         Format::Int4 => ExportFormat::Int4,
     };
     publish(&path, &checkpoint::tokenizer(&path)?, format, &args.output)?;
-    println!("{} is {}", args.output.display(), path.display());
+    writeln!(io::stdout(), "{} is {}", args.output.display(), path.display())?;
     Ok(())
 }
 

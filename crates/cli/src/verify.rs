@@ -85,6 +85,9 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Box<dyn Error>> {
         false => table::print(&report)?,
     }
     match report.failed {
+        0 if report.checks.iter().all(|check| matches!(check.verdict, Verdict::Skipped(_))) => {
+            Err("nothing was checked: every check was skipped".into())
+        }
         0 => Ok(()),
         failed => Err(format!("{failed} of {} checks failed", report.checks.len()).into()),
     }
@@ -95,7 +98,7 @@ impl VerifyArgs {
         let renderer = match (tokenizer, &self.tokenizer, self.template) {
             (Some(tokenizer), _, Some(template)) => Some(Renderer { tokenizer, template }),
             (Some(tokenizer), Some(folder), None) => {
-                Some(Renderer { tokenizer, template: Template::from_dir(folder)? })
+                Some(Renderer { tokenizer, template: tokenizer::template(folder)? })
             }
             _ => None,
         };

@@ -88,6 +88,17 @@ impl BlockPool {
         table
     }
 
+    /// How many blocks of the longest known beginning of `tokens` are in use.
+    pub(crate) fn in_use(&self, tokens: &[u32]) -> usize {
+        let mut node = ROOT;
+        let known = tokens.as_chunks::<BLOCK_TOKENS>().0.iter().map_while(|tokens| {
+            let &(next, block) = self.tree.get(&(node, *tokens))?;
+            node = next;
+            Some(block)
+        });
+        known.filter(|block| self.blocks[*block as usize].users > 0).count()
+    }
+
     /// Lengthens a table whose blocks are all known by those that follow in the tree; `tokens` from its beginning on.
     pub(crate) fn follow(&mut self, table: &mut BlockTable, tokens: &[u32]) {
         for tokens in &tokens.as_chunks::<BLOCK_TOKENS>().0[table.known..] {

@@ -17,6 +17,7 @@ mod sampler;
 mod scheduler;
 mod sequence;
 mod stats;
+mod turns;
 mod worker;
 
 pub use constraint::{Constraint, Grammar};

@@ -8,13 +8,14 @@
 mod directory;
 pub mod file;
 mod key;
+mod reader;
 mod stored;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, sync_channel};
-use std::thread::{self, Thread};
+use std::sync::mpsc::{self, Receiver, Sender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use k2_kernels::isa::isa;
@@ -27,6 +28,7 @@ use crate::stats::add;
 pub(crate) use directory::Directory;
 use key::Identity;
 use key::Key;
+use reader::{LoadRequest, read_all};
 pub(crate) use stored::StoredBlocks;
 
 /// Bytes of blocks on their way to the disk, or from it for one sequence, at most.
@@ -94,19 +96,6 @@ struct Write {
     key: Key,
     depth: usize,
     bytes: Vec<u8>,
-}
-
-/// A sequence's blocks that somebody waits for.
-struct LoadRequest {
-    /// The block before the first.
-    parent: Key,
-    /// How many blocks come before.
-    depth: usize,
-    /// Tokens of the blocks that are wanted.
-    tokens: Vec<[u32; BLOCK_TOKENS]>,
-    blocks: SyncSender<Block>,
-    /// Who waits.
-    waker: Thread,
 }
 
 /// A file that has been checked; its rows are at [`file::HEADER_BYTES`].
@@ -213,26 +202,6 @@ fn write_all(directory: &Directory, mut jobs: bounded::Receiver<Write>, resumes:
             let (directory, seconds) = (directory.path().display(), PAUSE.as_secs());
             tracing::warn!(%directory, seconds, %error, "the prefix store is not written for a while");
         }
-    }
-}
-
-/// The reader's thread: the blocks of one request after the other, up to the first that is missing.
-fn read_all(directory: &Directory, requests: &Receiver<LoadRequest>) {
-    while let Ok(LoadRequest { parent, depth, tokens, blocks, waker }) = requests.recv() {
-        let (mut key, mut found) = (parent, Vec::new());
-        add(&directory.counters.wanted, tokens.len());
-        for tokens in &tokens {
-            key = key.child(tokens);
-            let Some(block) = directory.read(&key) else { break };
-            found.push(key);
-            if blocks.send(block).is_err() {
-                break;
-            }
-            waker.unpark();
-        }
-        drop(blocks);
-        waker.unpark();
-        directory.used(depth, &found);
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Request {
     /// Smaller comes earlier (vLLM's meaning); from [`Request::PRIORITIES`]. It decides who gets a place, whose
     /// prompt is read first and who leaves a full cache last; answers do not depend on it.
     pub priority: i32,
-    /// Who asks: users take turns. Requests without one are of one user.
+    /// Who asks, as `group/user`: groups take turns, and under each its users. A name without `/` is a group of its
+    /// own; requests without a name are of one user.
     pub user: Option<Arc<str>>,
 }
 

@@ -2,14 +2,16 @@
 //!
 //! A step holds one token of every sequence that has begun its answer, and up to `prefill_chunk` tokens of
 //! prompts beside them, so that running streams keep moving while a long prompt is read (chunked prefill of
-//! Sarathi-Serve, arXiv 2403.02310). Prompts of several users take turns; a beginning that several have is computed once. When the cache is full, the last by rank
-//! leaves it and is computed again later (recomputation, vLLM, arXiv 2309.06180); that changes no answer, because a
-//! token's bits depend on the tokens before it alone.
+//! Sarathi-Serve, arXiv 2403.02310). Prompts of several groups and users take turns (`turns`); a beginning that
+//! several have is computed once. When the cache is full, the last by rank leaves it and is computed again later
+//! (recomputation, vLLM, arXiv 2309.06180); that changes no answer, because a token's bits depend on the tokens
+//! before it alone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use k2_model::KvCache;
+use k2_model::kv_cache::BLOCK_TOKENS;
 
 use crate::blocks::BlockPool;
 use crate::engine::Limits;
@@ -17,6 +19,7 @@ use crate::event::FinishReason;
 use crate::prefix_store::PrefixStore;
 use crate::sequence::Sequence;
 use crate::stats::{Counters, add, set};
+use crate::turns::Turns;
 
 /// The sequences of an engine and the blocks of its cache.
 pub(crate) struct Scheduler {
@@ -31,6 +34,7 @@ pub(crate) struct Scheduler {
     /// Sequences whose turn has come.
     begun: u64,
     steps: u64,
+    turns: Turns,
 }
 
 /// A running sequence's part of a step.
@@ -59,6 +63,7 @@ impl Scheduler {
             counters,
             begun: 0,
             steps: 0,
+            turns: Turns::default(),
         }
     }
 
@@ -163,6 +168,7 @@ impl Scheduler {
                 return;
             }
             let mut sequence = self.waiting.remove(next);
+            self.turns.enter(&sequence, self.steps);
             if sequence.begin(self.begun, &mut self.pool, self.store.as_ref()) {
                 self.begun += 1;
                 add(&self.counters.prompt_tokens, sequence.usage().prompt_tokens);
@@ -183,12 +189,17 @@ impl Scheduler {
         }
     }
 
-    /// By priority; of equal ones those that had to leave, then those of users with the fewest running, then
-    /// those that came first.
+    /// By priority; of equal ones those that had to leave, then those of groups with the fewest running, then
+    /// those of users with the fewest, then those that came first.
     fn next_waiting(&self) -> Option<usize> {
-        let key = |sequence: &Sequence| match sequence.has_begun() {
-            true => (sequence.rank(), 0),
-            false => (sequence.rank(), self.of_user(sequence).count()),
+        let key = |sequence: &Sequence| {
+            let count = |name: fn(&Sequence) -> &str| {
+                self.running.iter().filter(|running| name(running) == name(sequence)).count()
+            };
+            match sequence.has_begun() {
+                true => (sequence.rank(), 0, 0),
+                false => (sequence.rank(), count(Sequence::group), count(Sequence::user)),
+            }
         };
         (0..self.waiting.len()).min_by_key(|place| key(&self.waiting[*place]))
     }
@@ -196,14 +207,10 @@ impl Scheduler {
     /// Whether a waiting sequence would not have to leave again at once, or comes before one that would.
     fn may_begin(&self, sequence: &Sequence) -> bool {
         let Some(last) = self.running.last() else { return true };
-        let fits = self.pool.room() > KvCache::blocks_for(sequence.pending());
+        let (needed, room) = (KvCache::blocks_for(sequence.pending()), self.pool.room());
+        // What others use of its beginning takes no room; looking for it takes time.
+        let fits = room > needed || room + sequence.num_shared_blocks(&self.pool) > needed;
         fits || sequence.priority() < last.priority()
-    }
-
-    /// Running sequences of the same user.
-    fn of_user(&self, sequence: &Sequence) -> impl Iterator<Item = &Sequence> {
-        let user = sequence.user().cloned();
-        self.running.iter().filter(move |running| running.user() == user.as_ref())
     }
 
     /// How many tokens of each running sequence the step should hold.
@@ -214,38 +221,42 @@ impl Scheduler {
             match sequence.pending() {
                 _ if sequence.is_loading() => {}
                 1 => counts[place] = 1,
-                _ => prompts.push((sequence.priority(), self.last_turn(sequence), place)),
+                _ => prompts.push((sequence.priority(), self.turns.last_of(sequence), place)),
             }
         }
         prompts.sort_unstable();
-        let (mut left, spare) = (self.limits.prefill_chunk, self.pool.room() > self.running.len());
-        let mut computing = HashSet::new();
+        let (mut left, mut computing) = (self.limits.prefill_chunk, HashSet::new());
         for (.., place) in prompts {
+            let sequence = &self.running[place];
             // The same beginning is computed once; the others take it in the next step.
-            if self.running[place].next_key().is_some_and(|key| !computing.insert(key)) {
+            if sequence.next_key().is_some_and(|key| !computing.insert(key)) {
                 continue;
             }
-            counts[place] = self.running[place].pending().min(left);
+            counts[place] = sequence.pending().min(left);
             left -= counts[place];
             if counts[place] > 0 {
-                self.running[place].prefilled_at(self.steps);
+                self.turns.take(sequence, self.steps);
             }
         }
-        // Drafts take what prompts leave, and nobody has to leave the cache for them.
-        let answering = self.running.iter_mut().zip(&mut counts).filter(|(_, count)| **count == 1 && spare);
-        for (sequence, count) in answering {
-            if sequence.pending() == 1 {
-                let drafts = sequence.draft(left, self.limits.context_tokens);
-                *count += drafts;
-                left -= drafts;
-            }
-        }
+        self.draft(&mut counts, left);
         counts
     }
 
-    /// The last step that computed a part of a prompt of the sequence's user.
-    fn last_turn(&self, sequence: &Sequence) -> u64 {
-        self.of_user(sequence).map(Sequence::last_prefill).max().unwrap_or_default()
+    /// Drafts take what prompts leave, `left` tokens, and blocks that nothing else in the step needs: nobody has to
+    /// leave the cache for them.
+    fn draft(&mut self, counts: &mut [usize], mut left: usize) {
+        let counted = self.running.iter().zip(&*counts);
+        let missing: usize = counted.map(|(sequence, count)| sequence.num_missing_blocks(*count)).sum();
+        let mut spare = self.pool.room().saturating_sub(missing);
+        for (sequence, count) in self.running.iter_mut().zip(counts) {
+            if *count == 1 && sequence.pending() == 1 {
+                let missing = sequence.num_missing_blocks(1);
+                let drafts = sequence.draft(left.min(spare * BLOCK_TOKENS), self.limits.context_tokens);
+                *count += drafts;
+                left -= drafts;
+                spare -= sequence.num_missing_blocks(*count) - missing;
+            }
+        }
     }
 
     /// Finds blocks for a sequence, those of the last by rank if need be. False: it is the last, and waits.
@@ -270,7 +281,6 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use k2_model::CacheDtype;
-    use k2_model::kv_cache::BLOCK_TOKENS;
     use proptest::prelude::*;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -302,21 +312,29 @@ mod tests {
     }
 
     fn add(scheduler: &mut Scheduler, request: Request) -> UnboundedReceiver<Event> {
+        add_drafting(scheduler, request, 0)
+    }
+
+    fn add_drafting(
+        scheduler: &mut Scheduler,
+        request: Request,
+        speculate: usize,
+    ) -> UnboundedReceiver<Event> {
         let (sender, receiver) = unbounded_channel();
-        scheduler.add(Sequence::new(request, sender, Arc::new(AtomicBool::new(false)), None, 0));
+        scheduler.add(Sequence::new(request, sender, Arc::new(AtomicBool::new(false)), None, speculate));
         receiver
     }
 
     /// One step without a model; (user, tokens) of its parts.
     fn step(scheduler: &mut Scheduler) -> Vec<(String, usize)> {
         let parts = scheduler.schedule();
-        let named =
-            |part: &Part| (scheduler.running()[part.sequence].user().unwrap().to_string(), part.count);
+        let named = |part: &Part| (scheduler.running()[part.sequence].user().to_owned(), part.count);
         let named = parts.iter().map(named).collect();
         for part in parts.iter().rev() {
             let limits = Arc::clone(&scheduler.limits);
             let (sequence, pool) = scheduler.at(part.sequence);
-            if let Some(reason) = sequence.computed(part.count, &[0.0; VOCAB], &limits, pool) {
+            if let Some(reason) = sequence.computed(part.count, &vec![0.0; part.count * VOCAB], &limits, pool)
+            {
                 scheduler.finish(part.sequence, reason);
             }
         }
@@ -349,12 +367,52 @@ mod tests {
         check(8, 64, &requests, &expected);
     }
 
+    /// Prompts of a step each, that end with it, beside a long one: nobody is new by a fresh name or by an end.
+    #[test]
+    fn short_prompts_do_not_keep_a_long_one_waiting() {
+        let take_turns = |short: [&'static str; 3], long: &'static str| {
+            let fills_a_step = |(user, id)| Request { prompt: vec![id; 64], ..request(user, 0, 64, 1) };
+            let mut requests: Vec<Request> = short.into_iter().zip(2..).map(fills_a_step).collect();
+            requests.insert(1, request(long, 0, 200, 1));
+            let users = short.into_iter().flat_map(|short| [short, long]);
+            let expected: Vec<[(&str, usize); 1]> = users.map(|user| [(user, 64)]).collect();
+            let expected: Vec<&[(&str, usize)]> = expected.iter().map(|parts| &parts[..]).collect();
+            check(2, 64, &requests, &expected);
+        };
+        take_turns(["a", "a", "a"], "b");
+        take_turns(["a/1", "a/2", "a/3"], "b");
+        take_turns(["a/1", "a/2", "a/3"], "a/9");
+    }
+
+    /// The same prompt to its length.
+    fn counting(user: &str, len: usize) -> Request {
+        Request { prompt: (0..len as u32).collect(), ..request(user, 0, len, 2) }
+    }
+
+    /// Five blocks: a has four, of which b shares three.
+    #[test]
+    fn what_others_have_of_a_beginning_takes_no_room() {
+        let requests = [request("x", 0, 1, 1), counting("a", 100), counting("b", 100)];
+        let expected: [&[(&str, usize)]; 4] =
+            [&[("x", 1), ("a", 64)], &[("a", 36)], &[("a", 1), ("b", 4)], &[("b", 1)]];
+        check(2, 5, &requests, &expected);
+    }
+
+    /// Of three blocks that are left b's prompt takes two, so a's drafts get one and not the two that they could use.
+    #[test]
+    fn nobody_leaves_the_cache_for_drafts() {
+        let mut scheduler = Scheduler::new(limits(128, 8, 7), 7, None, Arc::default());
+        let repeats = Request { prompt: vec![0; 40], masked_ids: [1].into(), ..request("a", 0, 40, 200) };
+        let _a = add_drafting(&mut scheduler, repeats, 64);
+        for count in [40, 1 + 2, 1 + 4, 1 + 8, 1 + 16, 1 + 32] {
+            assert_eq!(step(&mut scheduler), [("a".to_owned(), count)]);
+        }
+        let _b = add(&mut scheduler, request("b", 0, 40, 9));
+        assert_eq!(step(&mut scheduler), [("a".to_owned(), 1 + 32), ("b".to_owned(), 40)]);
+    }
+
     #[test]
     fn a_beginning_that_several_have_is_computed_once() {
-        let counting = |user: &str, len: usize| {
-            let prompt = (0..len as u32).collect();
-            Request { prompt, ..request(user, 0, len, 2) }
-        };
         let requests = [counting("a", 70), counting("b", 70), counting("c", 65), counting("d", 9)];
         let expected: [&[(&str, usize)]; 4] = [
             &[("a", 64)],
@@ -374,12 +432,15 @@ mod tests {
     }
 
     #[test]
-    fn places_go_to_users_with_the_fewest() {
+    fn places_go_to_groups_and_users_with_the_fewest() {
         let requests =
             [request("a", 0, 2, 2), request("a", 0, 2, 2), request("a", 0, 2, 2), request("b", 0, 2, 2)];
         let expected: [&[(&str, usize)]; 5] =
             [&[("a", 2), ("b", 2)], &[("a", 1), ("b", 1)], &[("a", 2), ("a", 2)], &[("a", 1), ("a", 1)], &[]];
         check(2, 64, &requests, &expected);
+        let requests = ["a/1", "a/1", "a/2", "b"].map(|user| request(user, 0, 2, 1));
+        let expected: [&[(&str, usize)]; 2] = [&[("a/1", 2), ("b", 2), ("a/2", 2)], &[("a/1", 2)]];
+        check(3, 64, &requests, &expected);
     }
 
     /// Four blocks: a's answer needs the fourth, so b leaves, and comes back when a has ended.

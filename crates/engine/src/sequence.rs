@@ -49,8 +49,8 @@ pub(crate) struct Sequence {
     begun: Option<u64>,
     /// Whether it has left the cache: what it finds there later may be its own.
     has_left: bool,
-    /// The last step that computed a part of its prompt.
-    last_prefill: u64,
+    /// What its grammar took since somebody asked for it.
+    mask_time: Duration,
     timings: Timings,
     usage: Usage,
 }
@@ -83,7 +83,7 @@ impl Sequence {
             queued,
             begun: None,
             has_left: false,
-            last_prefill: 0,
+            mask_time: Duration::ZERO,
             timings: Timings::default(),
         }
     }
@@ -126,17 +126,19 @@ impl Sequence {
         self.request.priority
     }
 
-    pub(crate) fn user(&self) -> Option<&Arc<str>> {
-        self.request.user.as_ref()
+    /// Who asks, group and all; those without a name are one.
+    pub(crate) fn user(&self) -> &str {
+        self.request.user.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn last_prefill(&self) -> u64 {
-        self.last_prefill
+    /// The user's group: the name up to the first `/`.
+    pub(crate) fn group(&self) -> &str {
+        self.user().split_once('/').map_or(self.user(), |(group, _)| group)
     }
 
-    /// A step computes a part of its prompt.
-    pub(crate) fn prefilled_at(&mut self, step: u64) {
-        self.last_prefill = step;
+    /// The time of its grammar's masks since the last call.
+    pub(crate) fn take_mask_time(&mut self) -> Duration {
+        std::mem::take(&mut self.mask_time)
     }
 
     /// Leaves the cache; what it computed may be found there again.
@@ -216,6 +218,16 @@ impl Sequence {
     /// Tokens that are not computed yet.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.num_computed_tokens
+    }
+
+    /// Blocks that others use and that it would share if it began now.
+    pub(crate) fn num_shared_blocks(&self, pool: &BlockPool) -> usize {
+        if self.wants_prompt_rows() { 0 } else { pool.in_use(self.before_last()) }
+    }
+
+    /// Blocks that the next `count` tokens need beside those that it has.
+    pub(crate) fn num_missing_blocks(&self, count: usize) -> usize {
+        KvCache::blocks_for(self.num_computed_tokens + count).saturating_sub(self.block_table.blocks.len())
     }
 
     /// Drafts tokens behind the last one, for the next step; how many.
@@ -371,7 +383,12 @@ impl Sequence {
     /// The token that follows; the grammar hears of it unless it ends the answer.
     fn sample(&mut self, row: &[f32]) -> Result<Choice, String> {
         let allowed = match &mut self.constraint {
-            Some(constraint) => constraint.allowed()?,
+            Some(constraint) => {
+                let began = Instant::now();
+                let allowed = constraint.allowed();
+                self.mask_time += began.elapsed();
+                allowed?
+            }
             None => None,
         };
         let choice = self.sampler.next(row, allowed).map_err(|error| error.to_string())?;

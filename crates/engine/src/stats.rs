@@ -5,7 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A snapshot ([`crate::Engine::stats`]). Numbers of tokens and preemptions grow from the start of the engine.
+/// A snapshot ([`crate::Engine::stats`]). Numbers of tokens and preemptions, and times, grow from the start
+/// of the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests whose turn has not come.
@@ -30,6 +31,8 @@ pub struct Stats {
     pub completion_tokens: u64,
     /// Sequences that left the cache before their end, so that others could go on.
     pub preemptions: u64,
+    /// Nanoseconds in which grammars said which ids may come; the engine waits for them.
+    pub mask_nanos: u64,
     /// The prefix store's, if there is one.
     pub prefix_store: Option<PrefixStoreStats>,
     /// Whether the engine takes nothing any more.
@@ -71,6 +74,7 @@ pub(crate) struct Counters {
     pub(crate) num_cached_tokens: AtomicU64,
     pub(crate) completion_tokens: AtomicU64,
     pub(crate) preemptions: AtomicU64,
+    pub(crate) mask_nanos: AtomicU64,
     pub(crate) stopped: AtomicU64,
 }
 
@@ -95,6 +99,7 @@ impl Counters {
             num_cached_tokens: read(&self.num_cached_tokens),
             completion_tokens: read(&self.completion_tokens),
             preemptions: read(&self.preemptions),
+            mask_nanos: read(&self.mask_nanos),
             prefix_store,
             stopped: read(&self.stopped) > 0,
         }

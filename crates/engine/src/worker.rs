@@ -71,7 +71,6 @@ impl Worker {
             }
             self.scheduler.count();
         }
-        set(&self.counters.stopped, 1);
     }
 
     /// Takes what has come; waits for something if there is nothing to compute. False: nothing will ever come.
@@ -136,11 +135,19 @@ impl Worker {
             let before = sequence.usage().completion_tokens;
             let end = sequence.computed(part.count, mine, &self.limits, pool);
             add(&self.counters.completion_tokens, sequence.usage().completion_tokens - before);
+            add(&self.counters.mask_nanos, sequence.take_mask_time().as_nanos() as usize);
             sequence.took(began.elapsed());
             self.scheduler.store(part.sequence, &self.cache);
             ended.extend(end.map(|reason| (part.sequence, reason)));
         }
         Ok(ended)
+    }
+}
+
+impl Drop for Worker {
+    /// However the loop ended: after a panic too nothing is taken any more.
+    fn drop(&mut self) {
+        set(&self.counters.stopped, 1);
     }
 }
 

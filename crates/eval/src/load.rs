@@ -8,6 +8,7 @@ mod random;
 mod report;
 mod request;
 
+use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -119,7 +120,10 @@ pub fn run(
     };
     let samples: Vec<_> = thread::scope(|scope| {
         let clients: Vec<_> = (0..plan.clients).map(|_| scope.spawn(client)).collect();
-        clients.into_iter().flat_map(|client| client.join().unwrap_or_default()).collect()
+        let samples = |client: thread::ScopedJoinHandle<'_, Vec<Sample>>| {
+            client.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        clients.into_iter().flat_map(samples).collect()
     });
     Ok(Report::new(endpoint.url(), model, plan, form.ignores_eos(), &samples, start.elapsed()))
 }

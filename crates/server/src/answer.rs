@@ -17,6 +17,8 @@ pub(crate) struct Answer {
     reader: Option<Reader>,
     /// The request that it belongs to.
     record: Option<Arc<Record>>,
+    /// Tokens so far, up to the one that completes a stop string.
+    num_tokens: usize,
     /// Tokens of reasoning so far.
     reasoning_tokens: usize,
     /// Of the tokens since they were last taken.
@@ -83,6 +85,7 @@ impl Answer {
             events,
             reader: Some(reader),
             record: Record::current(),
+            num_tokens: 0,
             reasoning_tokens: 0,
             logprobs: Vec::new(),
             turn: None,
@@ -162,6 +165,7 @@ impl Answer {
         let Some(reader) = self.reader.as_mut().filter(|reader| !reader.stopped()) else {
             return Ok(Vec::new());
         };
+        self.num_tokens += 1;
         self.reasoning_tokens += usize::from(reader.is_reasoning());
         if let Some(turn) = &mut self.turn {
             turn.push(id);
@@ -174,8 +178,12 @@ impl Answer {
         Ok(deltas)
     }
 
-    fn end(&mut self, reason: &EngineReason, usage: Usage) -> Option<Step> {
+    fn end(&mut self, reason: &EngineReason, mut usage: Usage) -> Option<Step> {
         let reader = self.reader.take()?;
+        if reader.stopped() {
+            // The engine went on until it heard of the stop string.
+            usage.completion_tokens = self.num_tokens;
+        }
         if let (EngineReason::Stop(_), Some(turn)) = (reason, &self.turn) {
             self.served.turns.remember(&self.served.tokenizer, turn);
         }

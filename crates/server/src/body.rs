@@ -64,6 +64,11 @@ impl Body {
         serde_json::from_str(raw.get()).map_err(|error| ApiError::field(name, format!("`{name}`: {error}")))
     }
 
+    /// Drops fields that say nothing here.
+    pub(crate) fn pass_over(&mut self, names: &[&str]) {
+        self.fields.retain(|name, _| !names.contains(&name.as_str()));
+    }
+
     /// A field that must be there.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
         self.optional(name)?.ok_or_else(|| ApiError::field(name, format!("`{name}` is missing")))

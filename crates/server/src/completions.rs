@@ -83,13 +83,9 @@ impl Completion {
         let shown = Shown::take(&mut body, &options, served.limits.top_logprobs)?;
         let prompts = prompt::take(&mut body, served)?;
         body.finish()?;
-        let choices = prompts.len().saturating_mul(n);
-        if choices > MAX_CHOICES {
-            let message = format!(
-                "{} prompts with {} answers each; at most {MAX_CHOICES} answers are given",
-                prompts.len(),
-                n
-            );
+        let (given, most) = (prompts.len(), served.most_answers(MAX_CHOICES));
+        if given.saturating_mul(n) > most {
+            let message = format!("{given} prompts with {n} answers each; at most {most} answers are given");
             return Err(ApiError::field("prompt", message));
         }
         Ok(Completion { prompts, options, n, only_prompt, shown })

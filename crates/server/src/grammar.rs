@@ -1,6 +1,6 @@
 //! Where grammars of `chat` meet the engine, which knows ids only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use k2_chat::grammar::{Progress, Wanted};
@@ -32,9 +32,25 @@ pub(crate) fn compile(served: &Served, wanted: Wanted<'_>) -> Result<Option<Arc<
     if let (Some(outcome), Some(record)) = (outcome, Record::current()) {
         record.grammar(outcome);
     }
+    if let Ok(Some(grammar)) = &compiled
+        && grammar.leaves_out_patterns()
+    {
+        tell_of_patterns();
+    }
     let refused =
         |error: GrammarError| ApiError::refused(error.param().map(str::to_owned), error.to_string());
     Ok(compiled.map_err(refused)?.map(|grammar| Arc::new(Followed(grammar)) as Arc<dyn Grammar>))
+}
+
+/// Once: clients send the same tools again and again.
+fn tell_of_patterns() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            "a schema has a pattern that cannot be enforced, such as one with look-around; in requests with such a \
+             one, patterns of schemas without `strict: true` are passed over"
+        );
+    });
 }
 
 impl Grammar for Followed {

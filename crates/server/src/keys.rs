@@ -82,8 +82,8 @@ pub enum KeyError {
     },
     /// A key that cannot be sent or could be guessed.
     #[error(
-        "line {line}: a key has {} to {} visible ASCII characters; this one has {bytes} bytes",
-        KEY_BYTES.start(), KEY_BYTES.end()
+        "{}a key has {} to {} visible ASCII characters; this one has {bytes} bytes",
+        at(.line), KEY_BYTES.start(), KEY_BYTES.end()
     )]
     Key {
         /// Counted from 1; 0 is a key from elsewhere.
@@ -127,6 +127,11 @@ pub enum KeyError {
     /// The key beside the file.
     #[error("the key named \"default\" (--api-key or K2_API_KEY): {0}")]
     Single(#[source] Box<KeyError>),
+}
+
+/// Where a key stands, if it is from a file.
+fn at(line: &usize) -> String {
+    if *line == 0 { String::new() } else { format!("line {line}: ") }
 }
 
 impl Keys {

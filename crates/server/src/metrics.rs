@@ -188,6 +188,10 @@ impl Collector for OfEngine {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        let help = "Finding out which tokens grammars allow";
+        let masks = ConstCounter::new(stats.mask_nanos as f64 / 1e9);
+        let name = "k2_grammar_mask_seconds";
+        masks.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         let help = "Blocks of the cache: in use, kept for later, holding nothing";
         let mut blocks = encoder.encode_descriptor("k2_kv_blocks", help, None, MetricType::Gauge)?;
         for (state, value) in

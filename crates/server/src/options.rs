@@ -13,6 +13,15 @@ use crate::error::ApiError;
 use crate::record::Record;
 use crate::served::Served;
 
+/// Most ids of a request that end its answer: each is looked for at every token.
+const MAX_STOP_IDS: usize = 256;
+
+/// Most bytes of all stop strings together: an answer's text is held back as long as it could be one.
+const MAX_STOP_BYTES: usize = 4096;
+
+/// Most bytes of a user's name.
+const MAX_USER_BYTES: usize = 512;
+
 /// What a request says beside its prompt.
 pub(crate) struct Options {
     /// Most tokens of the answer, if the client says so.
@@ -67,10 +76,10 @@ impl Options {
             min_tokens: min_tokens(body, max_tokens)?,
             sampling: sampling(body, served)?,
             logit_bias: logit_bias(body, served.engine.vocab_size())?,
-            n: answers(body, served.limits.n)?,
+            n: answers(body, served.most_answers(served.limits.n))?,
             stop: stop(body, served.limits.stops)?,
             priority: body.optional("priority")?.unwrap_or_default(),
-            user: body.optional::<String>("user")?.map(Arc::from),
+            user: named(body)?,
             stop_ids: stop_ids(body, served)?,
             stream: stream(body)?,
         })
@@ -87,18 +96,28 @@ impl Options {
             stop_ids: Arc::clone(&self.stop_ids),
             masked_ids: Arc::clone(&served.masked_ids),
             priority: self.priority,
-            user: user(Record::current().and_then(|record| record.key()), self.user.as_ref()),
+            user: Some(user(Record::current().and_then(|record| record.key()), self.user.as_ref())),
             ..Request::default()
         }
     }
 }
 
-/// Whose turn it is when several wait: the name of the key, and the request's own users under it. No key can take
-/// another's turns by naming its users.
-fn user(key: Option<Arc<str>>, named: Option<&Arc<str>>) -> Option<Arc<str>> {
-    match (key, named) {
-        (Some(key), Some(named)) => Some(format!("{key}/{named}").into()),
-        (key, named) => key.or_else(|| named.cloned()),
+/// Whose turn it is when several wait: the name of the key, which has no `/`, and after it the request's own user. Keys
+/// take turns first, so none gets more of them by naming users.
+fn user(key: Option<Arc<str>>, named: Option<&Arc<str>>) -> Arc<str> {
+    format!("{}/{}", key.as_deref().unwrap_or("-"), named.map_or("", |named| named)).into()
+}
+
+fn named(body: &mut Body) -> Result<Option<Arc<str>>, ApiError> {
+    match body.optional::<String>("user")? {
+        Some(user) if user.len() > MAX_USER_BYTES => {
+            let bytes = user.len();
+            Err(ApiError::field(
+                "user",
+                format!("`user` has {bytes} bytes, expected at most {MAX_USER_BYTES}"),
+            ))
+        }
+        user => Ok(user.map(Arc::from)),
     }
 }
 
@@ -201,7 +220,13 @@ fn answers(body: &mut Body, most: usize) -> Result<usize, ApiError> {
 }
 
 fn stop_ids(body: &mut Body, served: &Served) -> Result<Arc<[u32]>, ApiError> {
-    let own = body.optional::<Vec<u32>>("stop_token_ids")?.unwrap_or_default();
+    let mut own = body.optional::<Vec<u32>>("stop_token_ids")?.unwrap_or_default();
+    own.sort_unstable();
+    own.dedup();
+    if own.len() > MAX_STOP_IDS {
+        let message = format!("`stop_token_ids` has {} ids, expected at most {MAX_STOP_IDS}", own.len());
+        return Err(ApiError::field("stop_token_ids", message));
+    }
     let vocab_size = served.engine.vocab_size();
     if let Some(id) = own.iter().find(|id| **id as usize >= vocab_size) {
         let message = format!("`stop_token_ids` has {id}; ids are below {vocab_size}");
@@ -222,6 +247,11 @@ fn stop(body: &mut Body, most: usize) -> Result<StopMatcher, ApiError> {
     };
     if stops.len() > most {
         let message = format!("`stop` has {} strings, expected at most {most}", stops.len());
+        return Err(ApiError::field("stop", message));
+    }
+    let bytes: usize = stops.iter().map(String::len).sum();
+    if bytes > MAX_STOP_BYTES {
+        let message = format!("`stop` has {bytes} bytes in all, expected at most {MAX_STOP_BYTES}");
         return Err(ApiError::field("stop", message));
     }
     StopMatcher::new(stops).map_err(|error| ApiError::field("stop", error.to_string()))

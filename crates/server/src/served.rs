@@ -37,3 +37,10 @@ pub struct Served {
     /// Whether headers that agents put before a system prompt stay, although they differ each time.
     pub keep_agent_headers: bool,
 }
+
+impl Served {
+    /// Most answers to one request, no more than may wait: all of them are submitted at once.
+    pub(crate) fn most_answers(&self, most: usize) -> usize {
+        most.min(self.engine.stats().max_waiting as usize)
+    }
+}

@@ -45,6 +45,9 @@ pub enum DataError {
     /// The tokenizer does not load.
     #[error(transparent)]
     Tokenizer(#[from] k2_chat::TokenizerError),
+    /// No turn format has this name.
+    #[error("recipe: data.template: {0}")]
+    Template(#[from] k2_chat::template::TemplateError),
     /// The tokenizer lacks a token that turns are made of.
     #[error("the tokenizer has no token {name:?}, which Kimi K2's turns are made of")]
     NoSpecial { name: &'static str },

@@ -20,6 +20,9 @@ pub enum TrainError {
     /// A value of the recipe makes no sense.
     #[error("recipe: `{field}` is {found}, expected {expected}")]
     Value { field: &'static str, found: String, expected: String },
+    /// A field of the model that no `config.json` of the family has.
+    #[error("recipe: [model]: unknown field `{field}`, expected those of a config.json, such as {expected}")]
+    ModelField { field: String, expected: String },
     /// The operating system said no.
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: std::io::Error },

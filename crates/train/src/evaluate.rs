@@ -152,10 +152,26 @@ fn run(case: &Dialogue, answer: &mut Answer<'_>) -> Result<Outcome, EvaluateErro
     let reply = answer(&messages, &case.tools)?;
     let said = reply.content.unwrap_or_default();
     let values = || exchange.calls.iter().flat_map(|call| &call.values);
-    outcome.answer =
-        reply.finish_reason == FinishReason::Stop && values().all(|value| said.contains(value.as_str()));
+    outcome.answer = reply.finish_reason == FinishReason::Stop && values().all(|value| says(&said, value));
     outcome.found = format!("{} → {said}", outcome.found);
     Ok(outcome)
+}
+
+/// Whether a text has a value in it, and not as a part of another: 15, 1.5 and -5 do not say 5.
+pub fn says(text: &str, value: &str) -> bool {
+    text.match_indices(value).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + value.len()..]);
+        let is_negated = before.ends_with('-') && value.starts_with(|c: char| c.is_ascii_digit());
+        !is_negated && !goes_on(before.chars().rev()) && !goes_on(after.chars())
+    })
+}
+
+/// With a letter or digit, or with a digit behind a point.
+fn goes_on(mut chars: impl Iterator<Item = char>) -> bool {
+    match chars.next() {
+        Some('.') => chars.next().is_some_and(|next| next.is_ascii_digit()),
+        next => next.is_some_and(char::is_alphanumeric),
+    }
 }
 
 fn nothing() -> Outcome {

@@ -16,13 +16,15 @@ pub fn check(recipe: &Recipe, config: &Config, threads: usize) -> Result<(), Tra
     }
 }
 
-/// Bytes that a run will hold at its peak, roughly: weights, moments, each thread's gradient and buffers.
+/// Bytes that a run will hold at its peak, roughly: weights, moments, each thread's gradient and buffers, and the
+/// moments once more as the bytes of a checkpoint.
 fn needed(recipe: &Recipe, config: &Config, threads: usize) -> u128 {
     let (matrices, tables) = parameters(config);
     let second = if recipe.optimizer.matrices == MatrixRule::AdamW { matrices + tables } else { tables };
     let copies = 2 + threads as u128 + u128::from(recipe.quantization.is_some());
     let buffers = threads as u128 * buffers(config, recipe.batch.length);
-    4 * ((matrices + tables) * copies + second + buffers)
+    let saving = matrices + tables + second;
+    4 * ((matrices + tables) * copies + second + buffers + saving)
 }
 
 /// Numbers in the matrices of all layers, and in embeddings and head.

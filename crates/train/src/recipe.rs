@@ -1,8 +1,11 @@
 //! What `k2 train --config RECIPE.toml` reads. Unknown keys are refused.
 
+mod model_fields;
+
+use k2_kernels::matrix::INT4_GROUP;
 use k2_model::Config;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use toml::Table;
 
@@ -160,6 +163,7 @@ impl Recipe {
         recipe.run = overrides.run.unwrap_or(recipe.run);
         recipe.init = overrides.init.or(recipe.init);
         recipe.threads = overrides.threads.unwrap_or(recipe.threads);
+        model_fields::check(&recipe.model)?;
         recipe.take_model_of_init()?;
         recipe.check()?;
         Ok(recipe)
@@ -178,14 +182,7 @@ impl Recipe {
 
     /// The whole `config.json`: what the recipe says, and what all models of the family have in common.
     pub fn config_json(&self) -> Value {
-        let mut config = json!({
-            "architectures": ["DeepseekV3ForCausalLM"], "model_type": "kimi_k2", "hidden_act": "silu",
-            "attention_bias": false, "attention_dropout": 0.0, "scoring_func": "sigmoid",
-            "topk_method": "noaux_tc", "norm_topk_prob": true, "n_group": 1, "topk_group": 1,
-            "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "pretraining_tp": 1, "ep_size": 1,
-            "rope_scaling": null, "q_lora_rank": null, "tie_word_embeddings": false,
-            "torch_dtype": "bfloat16", "use_cache": true,
-        });
+        let mut config = model_fields::of_the_family();
         if let Some(fields) = config.as_object_mut() {
             fields.extend(self.model.clone());
             if let Some(heads) = fields.get("num_attention_heads").cloned() {
@@ -211,6 +208,7 @@ impl Recipe {
     fn check(&self) -> Result<(), TrainError> {
         DataSettings::from_recipe(&self.data)?;
         let config = self.config()?;
+        self.check_int4(&config)?;
         let (batch, schedule, optimizer) = (&self.batch, &self.schedule, &self.optimizer);
         let most = config.max_position_embeddings.min(1 << 20);
         within("batch.length", batch.length, 1, most)?;
@@ -234,6 +232,26 @@ impl Recipe {
         within("balance.sequence_loss", self.balance.sequence_loss, 0.0, 100.0)?;
         within("checkpoint.every_minutes", self.checkpoint.every_minutes, 0.0, 1e6)?;
         within("init_std", self.init_std.unwrap_or(0.0), 0.0, 10.0)
+    }
+
+    /// What is rounded to INT4 must consist of whole groups, or the run could not be written when it is done.
+    fn check_int4(&self, config: &Config) -> Result<(), TrainError> {
+        let has_experts = (0..config.num_hidden_layers).any(|layer| config.is_moe(layer));
+        if self.quantization.is_none() || !has_experts {
+            return Ok(());
+        }
+        let inputs = [
+            ("model.hidden_size", config.hidden_size),
+            ("model.moe_intermediate_size", config.moe_intermediate_size),
+        ];
+        match inputs.into_iter().find(|(_, size)| !size.is_multiple_of(INT4_GROUP)) {
+            None => Ok(()),
+            Some((field, size)) => Err(TrainError::Value {
+                field,
+                found: size.to_string(),
+                expected: format!("a multiple of {INT4_GROUP}, because `quantization` makes experts INT4"),
+            }),
+        }
     }
 }
 

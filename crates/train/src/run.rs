@@ -16,6 +16,9 @@ use crate::params::Params;
 use crate::recipe::Recipe;
 use crate::trainer::{StepReport, Trainer};
 
+/// How often a step's batches are drawn until there is something to learn from.
+const DRAWS: usize = 100;
+
 /// Where batches come from, and how to get back to where one was.
 pub trait Source {
     /// The next batch; data begins again when it is at its end.
@@ -53,7 +56,22 @@ pub fn run(recipe: &Recipe, resume: bool, watcher: &mut Watcher<'_>) -> Result<P
     let settings = DataSettings::from_recipe(&recipe.data)?;
     let mut stream = Stream::open(&settings, recipe.batch.sequences, recipe.batch.length)?;
     let held_out = stream.held_out(recipe.evaluation.batches)?;
+    check_evaluation(recipe, &held_out)?;
     run_on(recipe, &mut stream, &held_out, resume, watcher)
+}
+
+/// A held-out loss that was asked for needs something that is held out.
+fn check_evaluation(recipe: &Recipe, held_out: &[Batch]) -> Result<(), TrainError> {
+    let settings = &recipe.evaluation;
+    if settings.every_steps == 0 || !held_out.is_empty() {
+        return Ok(());
+    }
+    let expected = match settings.batches {
+        0 => "0, because `evaluation.batches` is 0",
+        _ => "0, because no source holds anything out: lines and pieces never do, files by `data.held_out`",
+    };
+    let (field, found) = ("evaluation.every_steps", settings.every_steps.to_string());
+    Err(TrainError::Value { field, found, expected: expected.to_owned() })
 }
 
 /// Trains on any source of batches. `held_out` is what the held-out loss is taken over.
@@ -131,15 +149,28 @@ impl Run<'_, '_> {
 
     fn step(&mut self, trainer: &mut Trainer) -> Result<ControlFlow<()>, TrainError> {
         let start = Instant::now();
-        let batches: Result<Vec<Batch>, TrainError> =
-            (0..self.recipe.batch.accumulation).map(|_| self.source.next_batch()).collect();
-        let batches = batches?;
+        let batches = self.draw()?;
         let report = trainer.step(&batches)?;
         let tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
         let seconds = start.elapsed().as_secs_f64();
         let tokens_per_second = tokens as f64 / seconds;
         self.metrics.step(&report, seconds, tokens_per_second)?;
         Ok((self.watcher)(&Event::Step { report: &report, tokens_per_second }))
+    }
+
+    /// The batches of a step. A sequence can be the beginning of a document whose end is to be learned; if all
+    /// of a step are, it is drawn again.
+    fn draw(&mut self) -> Result<Vec<Batch>, TrainError> {
+        let mut batches = Vec::new();
+        for _ in 0..DRAWS {
+            batches = (0..self.recipe.batch.accumulation)
+                .map(|_| self.source.next_batch())
+                .collect::<Result<_, _>>()?;
+            if batches.iter().any(|batch| batch.weight() > 0.0) {
+                break;
+            }
+        }
+        Ok(batches)
     }
 
     fn evaluate(&mut self, trainer: &mut Trainer) -> Result<(), TrainError> {

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::schema::{self, Schema};
+use super::schema::Schema;
 use super::{ContentForm, GrammarError, Wanted};
 use crate::tokenizer::Tokenizer;
 
@@ -51,14 +51,14 @@ impl MarkerIds {
     }
 }
 
-/// The text of a grammar; none where everything is free.
+/// The text of a grammar with these schemas, all of what is wanted; none where everything is free.
 pub fn grammar(
     wanted: Wanted<'_>,
+    schemas: &[Schema],
     markers: &Result<MarkerIds, &'static str>,
 ) -> Result<Option<String>, GrammarError> {
     let calls = wanted.calls.filter(|calls| !calls.tools.is_empty());
     let mut alternatives = Vec::new();
-    let schemas = schema::all(wanted)?;
     let mut text = String::new();
     if let Some(calls) = calls {
         let markers = markers.map_err(|marker| GrammarError::NoMarker { marker })?;

@@ -21,8 +21,25 @@ pub struct Schema {
     pub param: String,
     /// The tool, if it is one's.
     pub name: Option<String>,
+    /// Whether calls or content have to fit it in every point.
+    pub strict: bool,
     /// The schema.
     pub value: Value,
+}
+
+impl Schema {
+    /// Lets strings have any form, and names: those that a pattern allowed cannot be told from others any more.
+    pub fn leave_out_patterns(&mut self) {
+        each_schema(&mut self.value, false, &|members| {
+            let binds_names = members.contains_key("patternProperties");
+            let dropped = |key: &str| match key {
+                "pattern" | "patternProperties" => true,
+                "additionalProperties" => binds_names,
+                _ => false,
+            };
+            members.retain(|key, _| !dropped(key));
+        });
+    }
 }
 
 /// All schemas: those of the tools in order, then that of the content.
@@ -67,24 +84,21 @@ fn of_tool(index: usize, tool: &Tool, sorted: bool) -> Result<Schema, GrammarErr
         None | Some(Json::Null) => {
             json!({ "type": "object", "properties": {}, "additionalProperties": false })
         }
-        Some(schema @ Json::Object(members)) => {
+        Some(schema @ Json::Object(_)) => {
             check(strict, schema, &param, &name)?;
-            match members.is_empty() {
-                true => json!({ "type": "object" }),
-                false => ready(schema.to_value(), sorted),
-            }
+            ready(as_object(schema.to_value()), sorted)
         }
         Some(_) => {
             return Err(GrammarError::Schema { param, name, reason: "a schema must be an object".into() });
         }
     };
-    Ok(Schema { param, name, value })
+    Ok(Schema { param, name, strict, value })
 }
 
 fn of_content(schema: &Json, strict: bool) -> Result<Schema, GrammarError> {
     let param = "response_format.json_schema.schema".to_owned();
     check(strict, schema, &param, &None)?;
-    Ok(Schema { param, name: None, value: ready(schema.to_value(), false) })
+    Ok(Schema { param, name: None, strict, value: ready(schema.to_value(), false) })
 }
 
 fn check(strict: bool, schema: &Json, param: &str, name: &Option<String>) -> Result<(), GrammarError> {
@@ -96,30 +110,36 @@ fn check(strict: bool, schema: &Json, param: &str, name: &Option<String>) -> Res
     }
 }
 
-/// A schema without `$id` and without instructions to the library, its keys sorted if need be.
-fn ready(schema: Value, sorted: bool) -> Value {
-    let mut schema = without_ids(schema, false);
-    if sorted {
-        schema = deep_sorted(schema);
+/// Arguments are an object, also where the schema leaves that to be understood.
+fn as_object(mut schema: Value) -> Value {
+    const SAYS: [&str; 7] = ["type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"];
+    if let Some(members) = schema.as_object_mut()
+        && !SAYS.iter().any(|key| members.contains_key(*key))
+    {
+        members.insert("type".to_owned(), "object".into());
     }
     schema
 }
 
-fn without_ids(value: Value, map: bool) -> Value {
+/// A schema without `$id` and without instructions to the library, its keys sorted if need be.
+fn ready(mut schema: Value, sorted: bool) -> Value {
+    each_schema(&mut schema, false, &|members| members.retain(|key, _| key != "$id" && key != "x-guidance"));
+    if sorted { deep_sorted(schema) } else { schema }
+}
+
+/// Changes a schema and all within it. `map`: the value is no schema, but maps names to schemas.
+fn each_schema(value: &mut Value, map: bool, change: &dyn Fn(&mut Map<String, Value>)) {
     match value {
         Value::Object(members) => {
-            let dropped = |key: &str| !map && (key == "$id" || key == "x-guidance");
-            let members = members.into_iter().filter(|(key, _)| !dropped(key)).map(|(key, value)| {
-                let value = match DATA.contains(&key.as_str()) && !map {
-                    true => value,
-                    false => without_ids(value, !map && MAPS.contains(&key.as_str())),
-                };
-                (key, value)
-            });
-            Value::Object(members.collect())
+            if !map {
+                change(members);
+            }
+            for (key, value) in members.iter_mut().filter(|(key, _)| map || !DATA.contains(&key.as_str())) {
+                each_schema(value, !map && MAPS.contains(&key.as_str()), change);
+            }
         }
-        Value::Array(items) => items.into_iter().map(|item| without_ids(item, false)).collect(),
-        other => other,
+        Value::Array(items) => items.iter_mut().for_each(|item| each_schema(item, false, change)),
+        _ => {}
     }
 }
 
@@ -132,5 +152,39 @@ fn deep_sorted(value: Value) -> Value {
         }
         Value::Array(items) => items.into_iter().map(deep_sorted).collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_left_out_and_nothing_else() {
+        let check = |value: Value, expected: Value| {
+            let mut schema = Schema { param: String::new(), name: None, strict: false, value };
+            schema.leave_out_patterns();
+            // As text: the order of keys is meaning.
+            assert_eq!(schema.value.to_string(), expected.to_string());
+        };
+        let string = json!({ "type": "string", "pattern": "a", "minLength": 1 });
+        let free = json!({ "type": "string", "minLength": 1 });
+        check(string.clone(), free.clone());
+        check(
+            json!({ "anyOf": [string, { "items": string }] }),
+            json!({ "anyOf": [free, { "items": free }] }),
+        );
+        // Names and data only look like keywords.
+        let names =
+            json!({ "properties": { "pattern": free, "patternProperties": free }, "required": ["pattern"] });
+        check(names.clone(), names);
+        let data = json!({ "enum": [{ "pattern": "a" }], "default": { "pattern": "a" } });
+        check(data.clone(), data);
+        // With the patterns goes what they left to forbid.
+        let bound =
+            json!({ "patternProperties": { "a": free }, "additionalProperties": false, "type": "object" });
+        check(bound, json!({ "type": "object" }));
+        let closed = json!({ "properties": { "a": free }, "additionalProperties": false });
+        check(closed.clone(), closed);
     }
 }

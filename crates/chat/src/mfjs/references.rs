@@ -7,6 +7,9 @@ use std::collections::{HashMap, HashSet};
 use super::{MAX_DEPTH, Members, Violation, broken};
 use crate::json::Json;
 
+/// Most references of a schema: a chain of them is followed link by link.
+const MAX_REFERENCES: usize = 500;
+
 /// The document that references lead into.
 pub(super) struct References<'s> {
     root: &'s Members,
@@ -41,6 +44,15 @@ impl<'s> References<'s> {
 
     /// Depth and recursion of a schema whose references all lead somewhere.
     pub(super) fn check(&self, schema: &'s Json) -> Result<(), Violation> {
+        let mut references = HashSet::new();
+        gather(schema, &mut references);
+        if references.len() > MAX_REFERENCES {
+            let found = references.len();
+            return broken(
+                "",
+                format!("the schema has {found} different references; at most {MAX_REFERENCES} are allowed"),
+            );
+        }
         let depth = self.depth(schema, &mut HashMap::new());
         if depth > MAX_DEPTH {
             let rule = format!(

@@ -11,6 +11,9 @@ use crate::small;
 const BEGIN: &str = "<|tool_calls_section_begin|>";
 const END: &str = "<|tool_calls_section_end|>";
 
+/// A pattern that the library has no words for; zod writes such a one for addresses of mail.
+const LOOK_AROUND: &str = r"^(?!\.)(?!.*\.\.)[a-z.]+@[a-z.]+$";
+
 fn stop_ids(tokenizer: &Tokenizer) -> Vec<u32> {
     tokenizer.stop_ids(&[])
 }
@@ -128,6 +131,24 @@ fn calls() {
             };
             let answer = format!("{BEGIN}{}{END}", call("functions.get_weather:0", answer));
             assert_eq!(follow(wanted, &answer).is_ok(), expected, "{order} {answer}");
+        }
+    }
+}
+
+#[test]
+fn arguments_are_objects_where_the_schema_does_not_say_so() {
+    for parameters in
+        [json!({}), json!({ "properties": { "city": { "type": "string" } }, "required": ["city"] })]
+    {
+        let tools =
+            tools(json!([{ "type": "function", "function": { "name": "f", "parameters": parameters } }]));
+        let calls = Some(Calls { tools: &tools, only: None, parallel: true, sorted: true });
+        let wanted = Wanted { calls, content: ContentForm::Nothing, reasoning: Reasoning::Never };
+        for (arguments, expected) in
+            [(r#"{"city": "a"}"#, true), ("null", false), ("5", false), (r#""x""#, false)]
+        {
+            let answer = format!("{BEGIN}{}{END}", call("functions.f:0", arguments));
+            assert_eq!(follow(wanted, &answer).is_ok(), expected, "{parameters} {arguments}");
         }
     }
 }
@@ -302,13 +323,30 @@ fn errors() {
         "tools[1].function.parameters (tool \"bad\"): the schema cannot be made a grammar: ",
         of_parameters,
     );
+    let of_pattern = |pattern: &str| json!({ "type": "object", "properties": { "a": { "type": "string", "pattern": pattern } } });
+    check(
+        of_pattern(LOOK_AROUND),
+        json!(true),
+        "tools[1].function.parameters (tool \"bad\"): the schema cannot be made a grammar: ",
+        of_parameters,
+    );
     let large = json!({ "type": "object", "description": "x".repeat(2 << 20) });
     check(large, json!(false), "tools[1].function.parameters: the schemas have 2097", of_parameters);
-    // Keywords that the library does not know are no reason to refuse a schema that is not strict.
-    let tools = tools(json!([{ "type": "function", "function": { "name": "lax", "parameters": not } }]));
-    let calls = Some(Calls { tools: &tools, only: None, parallel: true, sorted: true });
-    let wanted = Wanted { calls, content: ContentForm::Free, reasoning: Reasoning::Never };
-    assert!(compiler().compile(wanted).unwrap().is_some());
+    // Keywords and patterns that the library does not know are no reason to refuse a schema that is not strict.
+    let compiler = compiler();
+    for (parameters, left_out) in
+        [(not, false), (of_pattern("^[a-z]+$"), false), (of_pattern(LOOK_AROUND), true)]
+    {
+        let tools =
+            tools(json!([{ "type": "function", "function": { "name": "lax", "parameters": parameters } }]));
+        let calls = Some(Calls { tools: &tools, only: None, parallel: true, sorted: true });
+        let wanted = Wanted { calls, content: ContentForm::Free, reasoning: Reasoning::Never };
+        for cached in [false, true] {
+            let grammar = compiler.compile(wanted).unwrap().unwrap();
+            let found = (grammar.was_cached(), grammar.leaves_out_patterns());
+            assert_eq!(found, (cached, left_out), "{parameters}");
+        }
+    }
     assert!(matches!(
         GrammarCompiler::new(tokenizer, &[]).err().unwrap(),
         GrammarError::Vocabulary { stop_ids: 0, .. }

@@ -130,6 +130,12 @@ fn rules_and_their_messages() {
         &deep,
         "at its root: the schema depth exceeds the limit: properties are nested 6 deep, references followed; at most 5 are allowed",
     );
+    let chain: Vec<String> =
+        (0..502).map(|n| format!(r##""d{n}":{{"$ref":"#/$defs/d{}"}}"##, n + 1)).collect();
+    check(
+        &format!(r##"{{"type":"object","$defs":{{{},"d502":{{"type":"null"}}}}}}"##, chain.join(",")),
+        "at its root: the schema has 502 different references; at most 500 are allowed",
+    );
     let wide: Vec<String> = (0..3001).map(|name| format!(r#""{name}":{{"type":"null"}}"#)).collect();
     check(
         &format!(r#"{{"type":"object","properties":{{{}}}}}"#, wide.join(",")),

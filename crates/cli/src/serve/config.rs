@@ -4,6 +4,7 @@
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -46,7 +47,7 @@ pub(super) fn print() -> Result<(), Box<dyn Error>> {
     let matches = command.clone().try_get_matches_from(&arguments[1..])?;
     for argument in in_a_file(&command) {
         if let Some(value) = value(argument, &matches) {
-            println!("{} = {value}", name(argument));
+            writeln!(io::stdout(), "{} = {value}", name(argument))?;
         }
     }
     Ok(())
@@ -99,7 +100,10 @@ fn value(argument: &Arg, matches: &ArgMatches) -> Option<Value> {
     let one = |text: &OsString| match text.to_string_lossy() {
         // Too short to be a key, should somebody use the output as a file.
         _ if secret => Value::String("***".into()),
-        text => text.parse().map_or_else(|_| Value::String(text.into_owned()), Value::Integer),
+        text => match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => Value::Integer(number),
+            _ => Value::String(text.into_owned()),
+        },
     };
     let values = matches.get_raw(id).into_iter().flatten();
     let values: Vec<Value> = values.map(|text| one(&text.to_owned())).collect();

@@ -69,6 +69,8 @@ fn endpoints() {
     fails(&["bench", "serve", &url, "--model", "x", "--clients", "0"], "", "the number of clients is 0");
     misused(&["bench", "serve", &url, "--answer-tokens", "many"], "\"many\": invalid digit");
     misused(&["bench", "serve", &url, "--requests", "1", "--duration", "1"], "cannot be used with");
+    misused(&["bench", "serve", &url, "--duration", "0"], "0 is not in 1..");
+    fails(&["verify", &url, "--model", "x", "--only", "requests"], "", "every check was skipped");
 }
 
 #[test]
@@ -103,12 +105,27 @@ fn options() {
         "no template is called \"chatml\"; there are k2-instruct,",
     );
     misused(&["render"], "<DIR>");
+    misused(&["render", "--normalize", bytes], "cannot be used with");
+    misused(&["bench", bytes, "--format", "q8_0"], "cannot be used with");
+    misused(&["bench", bytes, "--experts", "9"], "cannot be used with");
+    misused(&["train", "evaluate", "--cases", "0"], "expected a number from 1 on");
     misused(&["frobnicate"], "unrecognized subcommand 'frobnicate'");
     fails(
         &["chat", bytes, "--no-thinking"],
         "",
         "--no-thinking: the turn format k2-instruct has no such choice",
     );
+}
+
+#[test]
+fn instruction_sets() {
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_k2"))
+        .args(["parse", "fixtures/model/bytes"])
+        .env("K2_ISA", "sse9")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success() && said.contains("K2_ISA=sse9 is not available here"), "{said}");
 }
 
 #[test]

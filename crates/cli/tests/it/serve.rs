@@ -71,6 +71,7 @@ fn flags_override_the_file_which_overrides_defaults() {
         &["there", "--port=2", "--allowed-host", "c"],
         &["model = \"there\"", "port = 2", "insecure = true", "allowed-host = [\"c\"]"],
     );
+    check("name", "model = \"here\"\nserved-model-name = \"007\"\n", &[], &["served-model-name = \"007\""]);
     check("secret", "model = \"here\"\napi-key = \"12345678\"\n", &[], &["api-key = \"***\""]);
 }
 

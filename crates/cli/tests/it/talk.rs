@@ -97,8 +97,10 @@ fn the_model_inside_calls_the_tools_inside() {
 #[test]
 fn what_is_cut_off_is_not_called_and_what_cannot_be_asked_fails() {
     let cut = k2(&["chat", "--greedy", "--max-tokens", "6", "-p", "How much is 12*(3+4)?"], "");
-    assert!(cut.code == 0 && !cut.stdout.contains('→'), "{}", cut.stdout);
-    assert!(cut.stderr.contains("[cut off: no more tokens]"), "{}", cut.stderr);
+    assert!(cut.code == 1 && !cut.stdout.contains('→'), "{}", cut.stdout);
+    assert!(cut.stderr.contains("the answer was cut off before it said anything"), "{}", cut.stderr);
+    // A dash before a number is no option.
+    assert_ne!(k2(&["chat", "--greedy", "-p", "-5+3"], "").code, 2);
     let long = k2(&["chat", "--context", "400", "-p", &"long ".repeat(400)], "");
     assert!(long.code == 1 && long.stderr.starts_with("error: "), "{}", long.stderr);
 }
@@ -114,4 +116,6 @@ fn results_of_tools_from_a_file_are_typed_in() {
     shipped(&args, lines, &[r#"→ get_weather({"city": "Oslo"})"#, "← {", "71 degrees"]);
     // The input ends before the result: nothing is made up.
     shipped(&args, "What is the weather in Oslo?\n", &["→ get_weather("]);
+    let ended = k2(&[&["chat", "--greedy", "-p", "What is the weather in Oslo?"], &args[..]].concat(), "");
+    assert!(ended.code == 1 && ended.stderr.contains("the input ended before a result"), "{}", ended.stderr);
 }

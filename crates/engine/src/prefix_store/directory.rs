@@ -147,27 +147,40 @@ impl Directory {
         }
     }
 
-    /// The whole file of a block, if it is there and is what it should be. Anything else under its name is removed.
+    /// The whole file of a block, if it is there and is what it should be. Anything else under its name is removed;
+    /// what cannot be read now stays.
     pub(super) fn read(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.path_of(key);
         match self.read_checked(&path, key) {
             Ok(bytes) => {
                 add(&self.counters.read, 1);
                 add(&self.counters.found, 1);
+                // Another process may have written it.
+                self.index().learn(*key, bytes.len() as u64);
                 Some(bytes)
             }
             Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(file = %path.display(), %error, "a file of the prefix store is removed");
-                    // If it cannot be removed, it stays a miss.
-                    let _ = fs::remove_file(&path);
-                    add(&self.counters.read, 1);
-                    add(&self.counters.removed, 1);
-                }
-                self.index().remove(key);
+                self.missed(&path, key, &error);
                 None
             }
         }
+    }
+
+    fn missed(&self, path: &Path, key: &Key, error: &io::Error) {
+        let file = path.display();
+        match error.kind() {
+            io::ErrorKind::NotFound => {}
+            io::ErrorKind::InvalidData => {
+                tracing::warn!(%file, %error, "a file of the prefix store is removed");
+                // If it cannot be removed, it stays a miss.
+                let _ = fs::remove_file(path);
+                add(&self.counters.read, 1);
+                add(&self.counters.removed, 1);
+            }
+            // Too many open files, a disk that fails once: the block may be good.
+            _ => return tracing::warn!(%file, %error, "a file of the prefix store cannot be read now"),
+        }
+        self.index().remove(key);
     }
 
     fn read_checked(&self, path: &Path, key: &Key) -> io::Result<Vec<u8>> {
@@ -297,6 +310,13 @@ impl Index {
         self.files.insert(key, stored);
     }
 
+    /// A file that was seen, used now.
+    fn learn(&mut self, key: Key, bytes: u64) {
+        if !self.files.contains_key(&key) {
+            self.insert(key, Stored { bytes, used: SystemTime::now() });
+        }
+    }
+
     fn remove(&mut self, key: &Key) {
         self.bytes -= self.files.remove(key).map_or(0, |stored| stored.bytes);
     }
@@ -402,6 +422,8 @@ mod tests {
         // What another process writes later is found too.
         write(&first, 3, 0);
         assert_eq!(held(&second, 0..5), [0, 1, 2, 3]);
+        assert!(second.has(&key(3)), "what was read need not be written again");
+        assert_eq!(second.stats().bytes, 4 * FILE);
         #[cfg(unix)]
         {
             let file = path.join(key(1).hex() + BLOCK);
@@ -455,6 +477,23 @@ mod tests {
         fs::write(path.join("notes.tmp"), "mine").unwrap();
         open(&path, 10);
         assert!(path.join("notes.txt").exists() && path.join("notes.tmp").exists());
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_stays() {
+        let (path, aside) = (new("unreadable"), new("unreadable-aside"));
+        let directory = open(&path, 10);
+        write(&directory, 1, 0);
+        // A file where the directory was: an error that says nothing about the block.
+        fs::rename(&path, &aside).unwrap();
+        fs::write(&path, "").unwrap();
+        assert_eq!(directory.read(&key(1)), None);
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert!(directory.has(&key(1)));
+        assert_eq!(directory.read(&key(1)), Some(block(1)));
+        assert_eq!(directory.stats().removed, 0);
         fs::remove_dir_all(&path).unwrap();
     }
 

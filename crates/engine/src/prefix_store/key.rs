@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn names_are_64_digits() {
-        let key = Key(std::array::from_fn(|i| i as u8 * 9));
+        let key = Key(std::array::from_fn(|i| i as u8 * 8));
         assert_eq!(Key::from_hex(&key.hex()), Some(key));
         for wrong in ["", "00", &key.hex()[1..], &format!("{}0", key.hex()), &key.hex().to_uppercase()] {
             assert_eq!(Key::from_hex(wrong), None, "{wrong}");

@@ -1,8 +1,9 @@
 //! Answers under a grammar: the engine asks before each token, tells of each, and lets nothing else come.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use k2_engine::{Constraint, EngineOptions, FinishReason, Grammar, Request, Sampling};
+use k2_engine::{Constraint, EngineOptions, Event, FinishReason, Grammar, Request, Sampling};
 
 use crate::fixtures::{answer, bf16, greedy, ids, start};
 
@@ -76,6 +77,49 @@ fn only_what_is_allowed_comes() {
         different.insert(run.ids);
     }
     assert!(different.len() > 2, "{different:?}");
+}
+
+#[test]
+fn the_time_of_masks_is_counted() {
+    let prompt = ids(&bf16(), "input_ids");
+    let engine = start(&bf16(), options(1, 0));
+    answer(engine.submit(greedy(&prompt[..20], 7)).unwrap());
+    assert_eq!(engine.stats().mask_nanos, 0, "nothing to ask");
+    let began = Instant::now();
+    answer(engine.submit(request(&prompt[..20], 1, END)).unwrap());
+    let counted = engine.stats().mask_nanos;
+    assert!((1..began.elapsed().as_nanos()).contains(&counted.into()), "{counted}");
+}
+
+/// A grammar that panics, which is outside of the forward pass.
+#[derive(Debug)]
+struct Broken;
+
+impl Grammar for Broken {
+    fn start(&self) -> Box<dyn Constraint> {
+        Box::new(Broken)
+    }
+}
+
+impl Constraint for Broken {
+    fn allowed(&mut self) -> Result<Option<&[u32]>, String> {
+        panic!("as a bug would");
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_engine_that_panicked_says_that_it_has_stopped() {
+    let engine = start(&bf16(), options(1, 0));
+    let broken = Request { grammar: Some(Arc::new(Broken)), ..greedy(&[1], 1) };
+    let mut events = engine.submit(broken).unwrap();
+    while let Some(event) = events.blocking_recv() {
+        assert!(!matches!(event, Event::Finished { .. }), "{event:?}");
+    }
+    assert!(engine.stats().stopped);
 }
 
 #[test]

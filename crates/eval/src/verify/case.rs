@@ -65,7 +65,11 @@ pub(super) fn text(body: &Value, answer: &Answer) -> Result<(), Finding> {
         return Err(Finding(format!("{:?} is called; expected a text", call.name)));
     }
     has_text(answer)?;
-    ended(body, answer)
+    let is_empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+    match is_empty(&answer.content) && is_empty(&answer.reasoning_content) {
+        true => Err(Finding("the text is empty".into())),
+        false => ended(body, answer),
+    }
 }
 
 /// `stop`, or `length` with as many tokens as were allowed.
@@ -83,8 +87,9 @@ fn ended(body: &Value, answer: &Answer) -> Result<(), Finding> {
     }
 }
 
+/// A string, if only an empty one beside reasoning: clients take it as one.
 fn has_text(answer: &Answer) -> Result<(), Finding> {
-    match answer.content.is_some() || answer.reasoning_content.is_some() {
+    match answer.content.is_some() {
         true => Ok(()),
         false => Err(Finding("`content` is null; expected a string".into())),
     }

@@ -1,5 +1,6 @@
 //! All checks that were asked for, several at a time.
 
+use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -140,7 +141,10 @@ fn in_parallel<I: Sync, R: Send>(threads: usize, items: &[I], work: impl Fn(&I) 
     };
     let mut results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..threads.clamp(1, items.len().max(1))).map(|_| scope.spawn(some)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        let results = |thread: thread::ScopedJoinHandle<'_, Vec<(usize, R)>>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().flat_map(results).collect()
     });
     results.sort_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()

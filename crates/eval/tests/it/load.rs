@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use k2_eval::load::{Between, Distribution, Plan, Report, Route, Until, run};
+use k2_eval::load::{Between, Distribution, Plan, Report, Route, Sample, Until, run};
 use k2_eval::{Endpoint, Options};
 use serde_json::{Value, json};
 
@@ -25,6 +25,16 @@ fn plan() -> Plan {
 fn loaded(plan: &Plan, fault: Fault) -> Result<Report, String> {
     let endpoint = Endpoint::new(&vendor::start(fault), &Options::default()).unwrap();
     run(&endpoint, vendor::MODEL, plan, Some(vendor::tokenizer()), |_| ()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_panic_is_not_lost() {
+    let endpoint = Endpoint::new(&vendor::start(flawless), &Options::default()).unwrap();
+    let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let seen = |sample: &Sample| assert!(sample.error.is_some());
+        run(&endpoint, vendor::MODEL, &plan(), Some(vendor::tokenizer()), seen).is_ok()
+    }));
+    assert!(loaded.is_err(), "{loaded:?}");
 }
 
 #[test]

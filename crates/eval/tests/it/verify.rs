@@ -1,12 +1,16 @@
 //! `k2 verify` against a vendor without fault, and against one fault after the other.
 
-use k2_eval::verify::{Group, ParameterRules, Report, Settings, ThinkMode, Verdict, run};
+use k2_eval::verify::{Check, Group, ParameterRules, Report, Settings, ThinkMode, Verdict, run};
 use k2_eval::{Endpoint, Options};
 use serde_json::{Value, json};
 
 use crate::vendor::{self, Fault, Reply, chat, flawless};
 
 fn verified(groups: &[Group], fault: Fault) -> Report {
+    verified_before(groups, fault, |_, _| ())
+}
+
+fn verified_before(groups: &[Group], fault: Fault, seen: impl Fn(&Check, usize) + Sync) -> Report {
     let settings = Settings {
         groups: groups.to_vec(),
         parameter_rules: ParameterRules::Kimi,
@@ -16,7 +20,7 @@ fn verified(groups: &[Group], fault: Fault) -> Report {
         concurrency: 4,
     };
     let endpoint = Endpoint::new(&vendor::start(fault), &Options::default()).unwrap();
-    run(&endpoint, vendor::MODEL, &settings, |_, _| ())
+    run(&endpoint, vendor::MODEL, &settings, seen)
 }
 
 /// Names of failed checks with what was found.
@@ -33,8 +37,7 @@ fn a_vendor_without_fault_passes_everything() {
     let report = verified(&Group::ALL, flawless);
     assert_eq!(failed(&report), [""; 0]);
     let count = |group: Group| {
-        let passed =
-            |check: &&k2_eval::verify::Check| check.group == group && check.verdict == Verdict::Passed;
+        let passed = |check: &&Check| check.group == group && check.verdict == Verdict::Passed;
         report.checks.iter().filter(passed).count()
     };
     // As many as in Moonshot's suites where they correspond: see the table in `verify.rs`.
@@ -64,6 +67,7 @@ fn every_fault_is_found() {
     check(Parameters, with_status_422, 14, "status 422");
     check(Parameters, refuses_temperature_0, 1, "defaults are taken, thinking: refused: no");
     check(Parameters, content_null, 4, "`content` is null");
+    check(Parameters, thoughts_alone, 4, "`content` is null");
     check(Parameters, content_is_a_list, 4, "expected a string or null");
     check(Parameters, wrong_total, 4, "in total");
     check(Parameters, bare_error, 14, "`error.message` is null");
@@ -84,6 +88,8 @@ fn every_fault_is_found() {
     check(ToolChoice, calls_under_none, 2, "none: no tool is called, whole: \"get_weather\" is called");
     check(ToolChoice, takes_everything, 8, "expected status 400");
     check(ToolChoice, stops_short, 8, "expected \"stop\", or \"length\" after 64");
+    check(ToolChoice, empty_text, 8, "none: no tool is called, whole: the text is empty");
+    check(ToolChoice, empty_text_after_thoughts, 0, "");
     check(ToolChoice, no_id, 8, "has the id \"\"");
     check(ResponseFormat, pretty_json, 8, "has line breaks or tabs");
     check(ResponseFormat, prose, 8, "is no JSON");
@@ -115,6 +121,15 @@ fn every_fault_is_found() {
     check(Model, null_values, 2, "has no key \"city\"");
     check(Model, markers_lost, 1, "has no <|tool_call_end|>");
     assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// Rather than a report of the others.
+#[test]
+fn a_panic_is_not_lost() {
+    let at_one = |check: &Check, _: usize| assert_ne!(check.name, "required without tools: refused, whole");
+    let verified =
+        std::panic::catch_unwind(|| verified_before(&[Group::ToolChoice], flawless, at_one).checks.len());
+    assert!(verified.is_err(), "{verified:?}");
 }
 
 #[test]
@@ -176,6 +191,36 @@ fn refuses_refs(body: &Value, reply: &mut Reply) {
 fn content_null(_: &Value, reply: &mut Reply) {
     if reply.status == 200 {
         reply.whole["choices"][0]["message"]["content"] = json!(null);
+    }
+}
+
+fn thoughts_alone(body: &Value, reply: &mut Reply) {
+    content_null(body, reply);
+    if reply.status == 200 {
+        reply.whole["choices"][0]["message"]["reasoning_content"] = json!("hm");
+    }
+}
+
+/// Leaves nothing of the text of an answer in either form.
+fn empty_text(_: &Value, reply: &mut Reply) {
+    for answer in reply.chunks.iter_mut().chain([&mut reply.whole]) {
+        for message in ["message", "delta"] {
+            let pointer = format!("/choices/0/{message}/content");
+            if let Some(content) = answer.pointer_mut(&pointer).filter(|content| content.is_string()) {
+                *content = json!("");
+            }
+        }
+    }
+}
+
+fn empty_text_after_thoughts(body: &Value, reply: &mut Reply) {
+    empty_text(body, reply);
+    for answer in reply.chunks.iter_mut().take(1).chain([&mut reply.whole]) {
+        for message in ["message", "delta"] {
+            if let Some(message) = answer.pointer_mut(&format!("/choices/0/{message}")) {
+                message["reasoning_content"] = json!("hm");
+            }
+        }
     }
 }
 

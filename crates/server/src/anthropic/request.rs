@@ -65,6 +65,11 @@ struct ToolChoice {
 }
 
 #[derive(Deserialize)]
+struct Metadata {
+    user_id: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
@@ -85,6 +90,10 @@ pub(super) fn chat(mut body: Body, served: &Served) -> Result<Body, ApiError> {
     }
     if let Some(temperature) = body.number("temperature", 0.0, 1.0)? {
         chat.set("temperature", &(temperature * TEMPERATURE))?;
+    }
+    let metadata = body.optional::<Metadata>("metadata")?;
+    if let Some(user) = metadata.and_then(|metadata| metadata.user_id) {
+        chat.set("user", &user)?;
     }
     chat.set("messages", &messages(&mut body)?)?;
     tools(&mut body, &mut chat)?;

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use k2_chat::grammar::{Calls, ContentForm, Reasoning, Wanted};
-use k2_chat::message::Role;
+use k2_chat::message::{Part, Role};
 use k2_chat::normalize::count_calls;
 use k2_chat::python_json::Style;
 use k2_chat::tool_calls::Markers;
 use k2_chat::{Content, Message, ParserOptions, RenderOptions, Tool, ToolCallParser, normalize, render};
 use k2_engine::{Grammar, Request};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::response_format::ResponseFormat;
@@ -39,20 +40,23 @@ pub(crate) struct ChatRequest {
     pub(crate) stream: Option<StreamOptions>,
 }
 
+/// Wishes for how much to reason or to say. K2 has no setting for either, so they are taken and dropped, as is what
+/// Moonshot's clients say of it beside the switch ([`Thinking`]).
+const NO_SETTING: [&str; 2] = ["reasoning_effort", "verbosity"];
+
 /// Moonshot's switch for models that can answer without reasoning.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
 }
 
-/// The same as open-source servers have it.
+/// The same as open-source servers have it, in the words of two families of models. Templates pass over what they do
+/// not know.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TemplateKwargs {
-    #[serde(default)]
     thinking: Option<bool>,
+    enable_thinking: Option<bool>,
 }
 
 impl ChatRequest {
@@ -77,6 +81,7 @@ impl ChatRequest {
             tools,
             options,
         };
+        body.pass_over(&NO_SETTING);
         body.finish()?;
         request.check()?;
         Ok(request)
@@ -84,7 +89,7 @@ impl ChatRequest {
 
     /// What does not go together.
     fn check(&self) -> Result<(), ApiError> {
-        let continued = self.messages.last().is_some_and(|message| message.partial == Some(true));
+        let continued = self.continues();
         let forced = matches!(self.choice, ToolChoice::Required | ToolChoice::Function(_));
         if continued && (forced || self.format != ResponseFormat::Text) {
             let message = "a message with `partial: true` cannot be continued under a `response_format` or a required tool";
@@ -95,6 +100,11 @@ impl ChatRequest {
             return Err(ApiError::field("response_format", message));
         }
         Ok(())
+    }
+
+    /// Whether the answer goes on with the last message.
+    fn continues(&self) -> bool {
+        self.messages.last().is_some_and(|message| message.partial == Some(true))
     }
 
     /// Submits it, for an API that has one answer to a request. What the engine refuses is wrong with `messages`,
@@ -163,11 +173,13 @@ impl ChatRequest {
 
     fn parser(&self, served: &Served) -> ToolCallParser {
         let form = served.template.form();
+        // The reasoning of a message that is continued is over.
+        let thinking = form.thinking && !self.continues();
         let parser = ParserOptions {
             calls: self.may_call(),
             history_calls: count_calls(&self.messages),
-            thinking: form.thinking,
-            think_prefilled: form.prompts_thinking && self.thinking,
+            thinking,
+            think_prefilled: thinking && form.prompts_thinking && self.thinking,
             stop: self.options.stop.clone(),
             ..ParserOptions::with_tools(&self.tools)
         };
@@ -204,11 +216,25 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
     if message.content.is_none() && message.role != Role::Assistant {
         return Err(wrong(format!("a message with role {:?} needs `content`", message.role.as_str())));
     }
-    match &message.content {
-        Some(Content::Parts(parts)) if parts.iter().any(|part| part.is_image()) => {
-            Err(wrong("this model reads text only; images are not supported".into()))
-        }
-        _ => Ok(message),
+    match &mut message.content {
+        Some(Content::Parts(parts)) => parts.iter_mut().try_for_each(only_text).map_err(wrong)?,
+        Some(Content::Text(_)) | None => {}
+    }
+    Ok(message)
+}
+
+/// A part that is no text would be missing from what the model reads. What it refused with is what it said.
+fn only_text(part: &mut Part) -> Result<(), String> {
+    if part.kind.as_deref() == Some("refusal") {
+        part.text = part.extra.get("refusal").and_then(Value::as_str).map(str::to_owned);
+    }
+    match part.kind.as_deref() {
+        _ if part.is_image() => Err("this model reads text only; images are not supported".into()),
+        None | Some("text" | "input_text" | "output_text" | "refusal") => match part.text {
+            Some(_) => Ok(()),
+            None => Err("a part of `content` has no text".into()),
+        },
+        Some(kind) => Err(format!("this model reads text only; content of type {kind:?} is not supported")),
     }
 }
 
@@ -264,7 +290,8 @@ fn logprobs(body: &mut Body, most: usize) -> Result<Option<usize>, ApiError> {
 /// Whether the model is to reason, where it has the choice. A model that never does takes either.
 fn thinking(body: &mut Body, served: &Served) -> Result<bool, ApiError> {
     let form = served.template.form();
-    let kwargs = body.optional::<TemplateKwargs>("chat_template_kwargs")?.and_then(|kwargs| kwargs.thinking);
+    let kwargs = body.optional::<TemplateKwargs>("chat_template_kwargs")?;
+    let kwargs = kwargs.and_then(|kwargs| kwargs.thinking.or(kwargs.enable_thinking));
     let wanted = match body.optional::<Thinking>("thinking")?.map(|thinking| thinking.kind) {
         None => kwargs.unwrap_or(true),
         Some(kind) if kind == "enabled" => true,

@@ -53,6 +53,7 @@ pub(super) fn chat(mut body: Body) -> Result<(Body, Map<String, Value>), ApiErro
         echoed.insert(name.to_owned(), body.peek::<Option<Value>>(name)?.flatten().unwrap_or(default));
     }
     refuse(&mut body)?;
+    refuse_chat(&mut body)?;
     chat.set("messages", &messages(&mut body)?)?;
     tools(&mut body, &mut chat)?;
     tool_choice(&mut body, &mut chat)?;
@@ -60,7 +61,7 @@ pub(super) fn chat(mut body: Body) -> Result<(Body, Map<String, Value>), ApiErro
     chat.pass(&mut body, "max_output_tokens", "max_tokens");
     // How much to reason: K2 has no such setting and reasons as it was trained to.
     body.optional::<Value>("reasoning")?;
-    // The rest has the same names in chat, or is refused there.
+    // The rest has the same names and the same meaning in chat, or is refused there.
     chat.pass_all(body);
     Ok((chat, echoed))
 }
@@ -88,6 +89,17 @@ fn refuse(body: &mut Body) -> Result<(), ApiError> {
         )),
         None => Ok(()),
     }
+}
+
+/// What chat would take, and what has no place in a response.
+fn refuse_chat(body: &mut Body) -> Result<(), ApiError> {
+    for name in ["messages", "response_format", "max_tokens", "max_completion_tokens", "logprobs"] {
+        if body.optional::<Value>(name)?.is_some() {
+            let message = format!("`{name}` is a field of chat completions, not of responses");
+            return Err(ApiError::unsupported(name, message));
+        }
+    }
+    body.only("top_logprobs", &[0])
 }
 
 fn messages(body: &mut Body) -> Result<Vec<Message>, ApiError> {

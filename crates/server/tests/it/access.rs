@@ -181,6 +181,8 @@ async fn requests_are_bounded() {
     check(chat(json!({ "tools": [tool("a"), tool("b")] })), 400, "2 tools; at most 1").await;
     check(chat(json!({ "stop": ["a", "b"] })), 200, "").await;
     check(chat(json!({ "stop": ["a", "b", "c"] })), 400, "`stop` has 3 strings, expected at most 2").await;
+    check(chat(json!({ "n": 4 })), 200, "").await;
+    check(chat(json!({ "n": 5 })), 400, "`n` is 5, expected 1 to 4").await; // no more could wait
     check(format!("{}{}", chat(json!({})), " ".repeat(4000)), 413, "larger than 4000 bytes").await;
     check("{".into(), 400, "not a JSON object").await;
 
@@ -291,37 +293,58 @@ async fn each_key_has_its_places() {
     assert_eq!(ask(ann).await.unwrap().status(), 200, "a place that was given back");
 }
 
-/// Ann's answers have all places, and her next request waits before Bob's. When a place is free, who begins first?
-async fn first_of_those_who_wait(named: Option<&str>) -> &'static str {
+/// Who asks what: key, address and body.
+type Asked = (&'static str, &'static str, Value);
+
+/// Ann's answers, which name no user, have all places, and two requests wait. When a place is free, does the second of
+/// them begin first?
+async fn second_comes_first(waiting: [Asked; 2]) -> bool {
     let router = routes(ServerOptions { keys: keys(), ..ServerOptions::default() });
-    let (ann, bob) = ("Bearer key-of-ann", "Bearer key-of-bob");
-    let post = |key, body: String| request("POST /v1/completions", &[("authorization", key)], body);
+    let post = |key: &str, path: &str, body: String| {
+        let key = format!("Bearer key-of-{key}");
+        request(path, &[("authorization", key.as_str())], body)
+    };
     let mut running = Vec::new();
     for _ in 0..4 {
-        running.push(router.clone().oneshot(post(ann, endless())).await.unwrap());
+        running.push(router.clone().oneshot(post("ann", "POST /v1/completions", endless())).await.unwrap());
     }
     until(&router, |found| found["k2_sequences_running"] == 4.0).await;
     let (ended, mut order) = unbounded_channel();
-    for (waiting, (name, key)) in [("ann", ann), ("bob", bob)].into_iter().enumerate() {
-        let mut body = completion(40);
-        if let Some(named) = named.filter(|_| name == "ann") {
-            body["user"] = json!(named);
-        }
-        let (asks, ended, asked) = (router.clone(), ended.clone(), post(key, body.to_string()));
+    for (place, (key, path, body)) in waiting.into_iter().enumerate() {
+        let (asks, ended, asked) = (router.clone(), ended.clone(), post(key, path, body.to_string()));
         tokio::spawn(async move {
             assert_eq!(send(&asks, asked).await.status, StatusCode::OK);
-            ended.send(name).unwrap();
+            ended.send(place).unwrap();
         });
-        until(&router, |found| found["k2_requests_waiting"] == (waiting + 1) as f64).await;
+        until(&router, |found| found["k2_requests_waiting"] == (place + 1) as f64).await;
     }
     drop(running.pop());
     let first = order.recv().await.unwrap();
     assert_ne!(order.recv().await.unwrap(), first);
-    first
+    first == 1
 }
 
 #[tokio::test]
-async fn keys_take_turns_where_requests_name_no_user() {
-    assert_eq!(first_of_those_who_wait(None).await, "bob", "ann has three places already");
-    assert_eq!(first_of_those_who_wait(Some("bob")).await, "ann", "a user of hers that has none");
+async fn keys_take_turns_and_under_each_its_users() {
+    let completions = |key, user: Value| {
+        let mut body = completion(40);
+        body["user"] = user;
+        (key, "POST /v1/completions", body)
+    };
+    let messages = |key, user: &str| {
+        let said = json!([{ "role": "user", "content": "b" }]);
+        let metadata = json!({ "user_id": user });
+        let body = json!({ "model": MODEL, "max_tokens": 40, "messages": said, "metadata": metadata });
+        (key, "POST /v1/messages", body)
+    };
+    let (ann, bob) = (completions("ann", json!(null)), completions("bob", json!(null)));
+    let check = async |waiting: [&Asked; 2], expected: bool, why: &str| {
+        assert_eq!(second_comes_first(waiting.map(Clone::clone)).await, expected, "{why}");
+    };
+    check([&ann, &bob], true, "ann has three places already").await;
+    for carl in [completions("ann", json!("carl")), messages("ann", "carl")] {
+        check([&carl, &bob], true, "whom she names gets her no place of bob's").await;
+        check([&ann, &carl], true, "under her key carl has no place yet").await;
+        check([&carl, &ann], false, "and he was there first").await;
+    }
 }

@@ -127,9 +127,10 @@ impl Usual {
         Usual(Server::new(on_engine(EngineOptions::default()), options).unwrap().router())
     }
 
-    /// With these rules for parameters.
-    pub(crate) fn with(params: Params) -> Usual {
-        let served = Served { params, ..on_engine(EngineOptions::default()) };
+    /// With something else served.
+    pub(crate) fn with(change: impl FnOnce(&mut Served)) -> Usual {
+        let mut served = on_engine(EngineOptions::default());
+        change(&mut served);
         Usual(Server::new(served, ServerOptions::default()).unwrap().router())
     }
 

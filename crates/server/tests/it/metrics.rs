@@ -105,6 +105,7 @@ async fn grammars_are_counted() {
         |schema: Value| json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
     let text = "k2_grammars_total";
     assert_eq!(ask(json!({ "type": "text" })).await, 200);
+    assert_eq!(samples(&router).await["k2_grammar_mask_seconds_total"], 0.0);
     assert!(!samples(&router).await.keys().any(|name| name.starts_with(text)), "there is none for text");
     assert_eq!(ask(json!({ "type": "json_object" })).await, 200);
     assert_eq!(ask(json!({ "type": "json_object" })).await, 200);
@@ -116,6 +117,7 @@ async fn grammars_are_counted() {
     }
     assert_eq!(found["k2_grammar_compile_seconds_count"], 3.0);
     assert!(found["k2_grammar_compile_seconds_sum"] > 0.0);
+    assert!(found["k2_grammar_mask_seconds_total"] > 0.0);
 }
 
 #[tokio::test]

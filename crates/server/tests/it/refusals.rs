@@ -82,6 +82,38 @@ async fn what_needs_a_memory_of_requests_is_refused() {
 }
 
 #[tokio::test]
+async fn fields_of_chat_are_none_of_responses() {
+    let server = Usual::start(None);
+    for (name, value) in [
+        ("messages", json!([{ "role": "user", "content": "another" }])),
+        ("response_format", json!({ "type": "json_object" })),
+        ("max_tokens", json!(1)),
+        ("max_completion_tokens", json!(1)),
+        ("logprobs", json!(true)),
+        ("top_logprobs", json!(1)),
+    ] {
+        let expected = [("/error/param", json!(name)), ("/error/code", json!("unsupported_parameter"))];
+        check(&server, "/v1/responses", json!({ name: value }), 400, &expected).await;
+    }
+}
+
+/// All of a request's answers are submitted at once, and 64 may wait.
+#[tokio::test]
+async fn more_answers_than_can_wait_are_refused() {
+    let server = Usual::start(None);
+    for (prompts, n) in [(65, 1), (9, 8)] {
+        let changed = json!({ "prompt": vec!["?"; prompts], "n": n });
+        let message = format!("{prompts} prompts with {n} answers each; at most 64 answers are given");
+        let expected = [("/error/param", json!("prompt")), ("/error/message", json!(message))];
+        check(&server, "/v1/completions", changed, 400, &expected).await;
+    }
+    let mut most = good("/v1/completions");
+    most["prompt"] = json!(vec!["?"; 64]);
+    let answer = server.post("/v1/completions", &most.to_string()).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+}
+
+#[tokio::test]
 async fn a_key_comes_in_either_header() {
     let server = Usual::start(Some("open-sesame"));
     let ask = async |path: &str, name: &str, value: &str| {

@@ -98,6 +98,7 @@ async fn log_probabilities_come_with_the_tokens() {
 #[tokio::test]
 async fn ranges() {
     let server = Usual::start(None);
+    let ids = |count: u32| (0..count).collect::<Vec<u32>>();
     for (name, good, bad) in [
         ("temperature", json!([0, 2]), json!([-0.1, 2.1, "x"])),
         ("top_p", json!([0.01, 1]), json!([0, 1.1])),
@@ -113,7 +114,13 @@ async fn ranges() {
         ),
         ("n", json!([1, 8]), json!([0, 9])),
         ("min_tokens", json!([0, 8]), json!([-1, 9])),
-        ("stop_token_ids", json!([[], [1, 2]]), json!([[99_999], "x"])),
+        ("stop_token_ids", json!([[], [1, 2], vec![1; 300], ids(256)]), json!([[99_999], "x", ids(257)])),
+        (
+            "stop",
+            json!(["x".repeat(4096), ["x".repeat(4000), "y".repeat(96)]]),
+            json!(["", "x".repeat(4097), ["x".repeat(4000), "y".repeat(97)]]),
+        ),
+        ("user", json!(["x".repeat(512)]), json!(["x".repeat(513), 1])),
         ("ignore_eos", json!([true]), json!([1])),
         ("seed", json!([-1, 0, 1u64 << 40]), json!([0.5])),
         ("top_logprobs", json!([0]), json!([1, 21])),

@@ -1,5 +1,6 @@
 //! Streams: their events come in order, and join to what the whole answer is.
 
+use k2_chat::Template;
 use k2_server::ServerOptions;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -64,6 +65,61 @@ async fn chat_completions() {
     assert_eq!(last["finish_reason"], whole["choices"][0]["finish_reason"]);
     assert_eq!(last["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
     assert_eq!(events[events.len() - 1].1, "[DONE]");
+}
+
+/// The engine goes on until it hears of a stop string; what it computes after that is not counted.
+#[tokio::test]
+async fn tokens_are_counted_up_to_a_stop_string() {
+    let mut body = ask();
+    for (name, value) in
+        [("prompt", json!("b")), ("logit_bias", json!({ "65": 100 })), ("max_tokens", json!(1000))]
+    {
+        body[name] = value;
+    }
+    for (path, without) in [("/v1/chat/completions", "prompt"), ("/v1/completions", "messages")] {
+        for (stop, count) in [("A", 1), ("AAA", 3), ("AAAAAAAA", 8)] {
+            let mut body = body.clone();
+            body.as_object_mut().unwrap().remove(without);
+            body["stop"] = json!(stop);
+            let (whole, _) = both(path, body.clone()).await;
+            assert_eq!(whole["usage"]["completion_tokens"], count, "{path} {stop}");
+            body["stream_options"] = json!({ "include_usage": true });
+            body["stream"] = json!(true);
+            let streamed = Usual::start(None).post(path, &body.to_string()).await;
+            let events = events(&streamed.text);
+            let usage = &events[events.len() - 2].1["usage"];
+            assert_eq!(usage["completion_tokens"], count, "{path} {stop}: {}", streamed.text);
+        }
+    }
+}
+
+/// The prompt of a message that is continued has closed its reasoning already.
+#[tokio::test]
+async fn a_continued_message_goes_on_with_its_content() {
+    let server = Usual::with(|served| served.template = Template::K25);
+    let said = json!({ "role": "user", "content": "b" });
+    let begun = json!({ "role": "assistant", "content": "A", "partial": true });
+    for (messages, kwargs, field) in [
+        (json!([said]), json!({}), "reasoning_content"),
+        (json!([said]), json!({ "enable_thinking": false }), "content"),
+        (json!([said]), json!({ "thinking": false }), "content"),
+        (json!([said, begun]), json!({}), "content"),
+    ] {
+        let mut body = ask();
+        body["messages"] = messages;
+        body["chat_template_kwargs"] = kwargs;
+        body["logit_bias"] = json!({ "65": 100 });
+        let whole = server.post("/v1/chat/completions", &body.to_string()).await;
+        let whole: Value = serde_json::from_str(&whole.text).unwrap();
+        let message = &whole["choices"][0]["message"];
+        for name in ["reasoning_content", "content"] {
+            let expected = if name == field { "A".repeat(24) } else { String::new() };
+            assert_eq!(message[name].as_str().unwrap_or_default(), expected, "{body}: {message}");
+        }
+        body["stream"] = json!(true);
+        let streamed = events(&server.post("/v1/chat/completions", &body.to_string()).await.text);
+        assert_eq!(joined(&streamed, &format!("/choices/0/delta/{field}")), "A".repeat(24), "{body}");
+    }
 }
 
 #[tokio::test]

@@ -197,6 +197,38 @@ async fn formats_are_kept() {
     assert!(serde_json::from_str::<Value>(any["message"]["content"].as_str().unwrap()).unwrap().is_object());
 }
 
+/// Look-around is beyond what can be enforced.
+const LOOK_AROUND: &str = r"^(?!\.)(?!.*\.\.)[a-z.]+@[a-z.]+$";
+
+fn tool_of_pattern(pattern: &str, strict: bool) -> Value {
+    let parameters = json!({
+        "type": "object", "properties": { "a": { "type": "string", "pattern": pattern } },
+        "required": ["a"], "additionalProperties": false,
+    });
+    json!({ "type": "function", "function": { "name": "x", "strict": strict, "parameters": parameters } })
+}
+
+#[tokio::test]
+async fn patterns_are_kept_where_they_can_be() {
+    let server = Usual::start(None);
+    let check = async |pattern: &str, strict: bool, kept: bool| {
+        for seed in 0..3 {
+            let tools = json!([tool_of_pattern(pattern, strict)]);
+            let changed = json!({ "tools": tools, "tool_choice": "required", "seed": seed });
+            let calls = calls(&choice(&server, changed).await);
+            assert!(!calls.is_empty());
+            for (_, arguments) in calls {
+                let found = arguments["a"].as_str().unwrap_or_else(|| panic!("{arguments}"));
+                assert!(!kept || found == "k2", "{pattern} {strict}: {arguments}");
+                assert_eq!(arguments.as_object().unwrap().len(), 1, "{arguments}");
+            }
+        }
+    };
+    check("^k2$", true, true).await;
+    check("^k2$", false, true).await;
+    check(LOOK_AROUND, false, false).await;
+}
+
 /// The answer is a refusal that blames `param`.
 async fn refused(server: &Usual, changed: Value, param: &str, message: &str) {
     let answer = server.post(PATH, &request(changed.clone()).to_string()).await;
@@ -227,6 +259,8 @@ async fn what_cannot_be_is_refused() {
     let at = "tools[0].function.parameters";
     refused(&server, with(not.clone(), true), at, "(tool \"x\"): the schema is not of Moonshot's").await;
     refused(&server, with(json!([]), false), at, "a schema must be an object").await;
+    let strict = json!({ "tools": [tool_of_pattern(LOOK_AROUND, true)] });
+    refused(&server, strict, at, "(tool \"x\"): the schema cannot be made a grammar").await;
     let strict = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": not } });
     let at = "response_format.json_schema.schema";
     refused(&server, json!({ "response_format": strict }), at, "at /properties/a: `not` is not").await;
@@ -249,13 +283,27 @@ async fn what_cannot_be_is_refused() {
     .await;
     let declared = json!([{ "role": "system", "content": "", "tools": [] }]);
     refused(&server, json!({ "messages": declared }), "messages[0]", "use the field `tools`").await;
+    for (part, message) in [
+        (
+            json!({ "type": "image_url", "image_url": { "url": "https://k2.example" } }),
+            "images are not supported",
+        ),
+        (json!({ "type": "input_audio", "input_audio": {} }), "of type \"input_audio\" is not supported"),
+        (json!({ "type": "file", "file": {} }), "of type \"file\" is not supported"),
+        (json!({ "type": "note", "text": "a" }), "of type \"note\" is not supported"),
+        (json!({ "type": "text" }), "has no text"),
+        (json!({}), "has no text"),
+    ] {
+        let said = json!([{ "role": "user", "content": [{ "type": "text", "text": "a" }, part] }]);
+        refused(&server, json!({ "messages": said }), "messages[0]", message).await;
+    }
     let nameless = json!([{ "role": "tool", "content": "" }]);
     refused(&server, json!({ "messages": nameless }), "messages[0]", "needs `tool_call_id`").await;
 }
 
 #[tokio::test]
 async fn parameters_as_on_moonshots_platform() {
-    let (open, kimi) = (Usual::start(None), Usual::with(Params::Kimi));
+    let (open, kimi) = (Usual::start(None), Usual::with(|served| served.params = Params::Kimi));
     let check = async |changed: Value, in_open: bool, in_kimi: bool| {
         for (server, taken) in [(&open, in_open), (&kimi, in_kimi)] {
             let mut request = request(changed.clone());
@@ -282,4 +330,9 @@ async fn parameters_as_on_moonshots_platform() {
         check(json!({ "chat_template_kwargs": { "thinking": thinking == "enabled" } }), true, true).await;
     }
     check(json!({ "thinking": { "type": "maybe" } }), false, false).await;
+    // As kimi-cli and others say how much, which is no choice here.
+    check(json!({ "thinking": { "type": "enabled", "effort": "high", "keep": "all" } }), true, true).await;
+    check(json!({ "reasoning_effort": "high", "verbosity": "low" }), true, true).await;
+    let kwargs = json!({ "enable_thinking": true, "preserve_thinking": true });
+    check(json!({ "chat_template_kwargs": kwargs }), true, true).await;
 }

@@ -27,7 +27,7 @@ struct State {
     counts: HashMap<Pair, u64>,
     /// Pieces that have, or had, the pair.
     places: HashMap<Pair, Vec<u32>>,
-    /// Pairs by count; entries whose count is out of date are passed over.
+    /// Pairs by count, none below its own; entries whose count is out of date are passed over.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
 }
 
@@ -52,9 +52,18 @@ impl State {
 
     /// The most frequent pair; of equal ones the one with the lowest ids.
     fn next(&mut self) -> Option<(Reverse<u64>, Pair)> {
-        while let Some((count, Reverse(pair))) = self.queue.pop() {
-            if self.counts.get(&pair) == Some(&count) && count >= LEAST {
-                return Some((Reverse(count), pair));
+        while let Some(entry) = self.queue.pop() {
+            let (count, Reverse(pair)) = entry;
+            match self.counts.get(&pair) {
+                Some(&now) if now == count && count >= LEAST => return Some((Reverse(count), pair)),
+                // Pieces that have lost the pair did not queue it again.
+                Some(&now) if now < count && now >= LEAST => {
+                    while self.queue.peek() == Some(&entry) {
+                        self.queue.pop();
+                    }
+                    self.queue.push((now, Reverse(pair)));
+                }
+                _ => {}
             }
         }
         None

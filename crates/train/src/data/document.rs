@@ -3,11 +3,16 @@
 //! Conversations are rendered by `chat` exactly as a server renders a request. What the assistant wrote lies
 //! between `<|im_assistant|>…<|im_middle|>` and the next `<|im_end|>`; only that (with the `<|im_end|>`, or the
 //! model would never stop) is in the loss. Since text never encodes to control tokens, the ids alone tell.
+//!
+//! Where the form has reasoning, it is the assistant's own as well. A prompt keeps only that of the turns since the
+//! last answer, so each answer of a conversation is a document with its own reasoning, behind a history without.
 
-use k2_chat::{Message, RenderOptions, Template, Tokenizer, Tool, normalize, render};
+use k2_chat::{Message, RenderOptions, Rendered, Role, Template, Tokenizer, Tool, normalize, render};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::DataError;
+use crate::dialogues::Dialogue;
 use crate::rng::Rng;
 
 /// Tokens with their weights.
@@ -22,6 +27,7 @@ pub struct Document {
 /// Makes documents with one tokenizer.
 pub(super) struct Encoder {
     tokenizer: Arc<Tokenizer>,
+    template: Template,
     turn: Turn,
     prompt_weight: f32,
 }
@@ -34,26 +40,66 @@ struct Turn {
     end: u32,
 }
 
+/// What a turn with reasoning begins and goes on with.
+const THINK: [&str; 2] = ["<think>", "</think>"];
+
 impl Encoder {
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, prompt_weight: f32) -> Result<Encoder, DataError> {
+    pub(super) fn new(
+        tokenizer: Arc<Tokenizer>,
+        template: Template,
+        prompt_weight: f32,
+    ) -> Result<Encoder, DataError> {
         let id = |name| tokenizer.specials().id(name).ok_or(DataError::NoSpecial { name });
         let turn =
             Turn { assistant: id("<|im_assistant|>")?, middle: id("<|im_middle|>")?, end: id("<|im_end|>")? };
-        Ok(Encoder { tokenizer, turn, prompt_weight })
+        if template.form().thinking {
+            THINK.into_iter().try_for_each(|name| id(name).map(drop))?;
+        }
+        Ok(Encoder { tokenizer, template, turn, prompt_weight })
     }
 
-    /// A conversation in the turn format.
+    /// A dialogue in the turn format; nobody thinks in it.
+    pub(super) fn dialogue(&self, dialogue: &Dialogue) -> Result<Document, String> {
+        let mut messages = dialogue.messages();
+        normalize(&mut messages);
+        self.rendered(&messages, 0, &[], &dialogue.tools)
+    }
+
+    /// A conversation in the turn format: one document, or one for each answer if there is reasoning.
     pub(super) fn conversation(
         &self,
         mut messages: Vec<Message>,
         tools: &[Tool],
-    ) -> Result<Document, String> {
+    ) -> Result<Vec<Document>, String> {
         normalize(&mut messages);
+        let take = |message: &mut Message| message.reasoning_content.take().unwrap_or_default();
+        let thoughts: Vec<String> = messages.iter_mut().map(take).collect();
+        let thinks = self.template.form().thinking && thoughts.iter().any(|thought| !thought.is_empty());
+        if !thinks {
+            return Ok(vec![self.rendered(&messages, 0, &[], tools)?]);
+        }
+        let document =
+            |part: Range<usize>| self.rendered(&messages[..part.end], part.start, &thoughts[part], tools);
+        answers(&messages).into_iter().map(document).collect()
+    }
+
+    /// Messages, of which those from `first` on are to be learned, with what was thought in each of these.
+    fn rendered(
+        &self,
+        messages: &[Message],
+        first: usize,
+        thoughts: &[String],
+        tools: &[Tool],
+    ) -> Result<Document, String> {
         let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
-        let rendered =
-            render(Template::K2Instruct, &messages, tools, options).map_err(|error| error.to_string())?;
+        let mut rendered =
+            render(self.template, messages, tools, options).map_err(|error| error.to_string())?;
+        let (history, learned) = messages.split_at(first);
+        let known = history.iter().filter(|message| speaks(message)).count();
+        let thoughts = learned.iter().zip(thoughts).filter(|(message, _)| speaks(message));
+        think(&mut rendered, known, thoughts.map(|(_, thought)| thought.as_str()).collect());
         let tokens = rendered.ids(&self.tokenizer);
-        let weights = self.weights(&tokens);
+        let weights = self.weights(&tokens, known);
         Ok(Document { tokens, weights })
     }
 
@@ -84,19 +130,49 @@ impl Encoder {
         Document { tokens: [once, once, &[self.turn.end]].concat(), weights }
     }
 
-    fn weights(&self, tokens: &[u32]) -> Vec<f32> {
+    /// The first `known` turns of the assistant are history.
+    fn weights(&self, tokens: &[u32], known: usize) -> Vec<f32> {
         let Turn { assistant, middle, end } = self.turn;
-        let (mut opened, mut speaking) = (false, false);
+        let (mut opened, mut speaking, mut turns) = (false, false, 0);
         let weight = |&token: &u32| {
             let weight = if speaking { 1.0 } else { self.prompt_weight };
             match token {
                 _ if token == assistant => opened = true,
-                _ if token == middle => speaking = std::mem::take(&mut opened),
+                _ if token == middle => {
+                    turns += usize::from(opened);
+                    speaking = std::mem::take(&mut opened) && turns > known;
+                }
                 _ if token == end => speaking = false,
                 _ => {}
             }
             weight
         };
         tokens.iter().map(weight).collect()
+    }
+}
+
+fn speaks(message: &Message) -> bool {
+    message.role == Role::Assistant
+}
+
+/// The messages up to each answer, from the one before on, and what comes after the last.
+fn answers(messages: &[Message]) -> Vec<Range<usize>> {
+    let is_answer = |message: &Message| speaks(message) && message.calls().is_empty();
+    let is_end = |end: &usize| *end == messages.len() || is_answer(&messages[end - 1]);
+    let mut start = 0;
+    let parts = (1..=messages.len()).filter(is_end).map(|end| std::mem::replace(&mut start, end)..end);
+    parts.filter(|part| messages[part.clone()].iter().any(speaks)).collect()
+}
+
+/// Puts into each turn of the assistant, from number `known` on, what it thought.
+fn think(rendered: &mut Rendered, known: usize, thoughts: Vec<&str>) {
+    let turns: Vec<_> = rendered.turns.iter().skip(known).map(|turn| turn.start).zip(thoughts).collect();
+    // The last first: what lies before stays where it is.
+    for (start, thought) in turns.into_iter().rev() {
+        let at = start + THINK[0].len();
+        rendered.text.insert_str(at, thought);
+        for marker in rendered.markers.iter_mut().filter(|marker| marker.start >= at) {
+            *marker = marker.start + thought.len()..marker.end + thought.len();
+        }
     }
 }

@@ -45,7 +45,7 @@ struct Record {
     #[serde(default)]
     messages: Option<Vec<Message>>,
     #[serde(default)]
-    tools: Vec<Tool>,
+    tools: Option<Vec<Tool>>,
     #[serde(default)]
     text: Option<String>,
 }
@@ -58,7 +58,8 @@ impl Records {
             match (record.messages, record.text) {
                 (Some(messages), None) if messages.is_empty() => Err("`messages` is empty".to_owned()),
                 (Some(messages), None) => {
-                    whole(reading.encoder.conversation(messages, &record.tools)?, reading.length)
+                    let tools = record.tools.unwrap_or_default();
+                    whole(reading.encoder.conversation(messages, &tools)?, reading.length)
                 }
                 (None, Some(text)) => Ok(parts(reading.encoder.text(&text), reading.length)),
                 _ => Err("expected either `messages` or `text`".to_owned()),
@@ -72,7 +73,7 @@ impl Records {
         Records::read(
             path,
             reading,
-            |file| file.next_block(),
+            |file| Ok(file.next_block()?.map(Ok)),
             |block| Ok(parts(reading.encoder.text(block), reading.length)),
         )
     }
@@ -80,15 +81,15 @@ impl Records {
     fn read(
         path: &Path,
         reading: Reading<'_>,
-        next: impl Fn(&mut Lines) -> std::io::Result<Option<String>>,
+        next: impl Fn(&mut Lines) -> std::io::Result<Option<Result<String, String>>>,
         encode: impl Fn(&str) -> Result<Vec<Document>, String>,
     ) -> Result<Records, DataError> {
         let io = |error| DataError::Io { path: path.to_owned(), error };
         let (documents, held_out, order) = (Vec::new(), Vec::new(), Vec::new());
         let mut records = Records { documents, held_out, skipped: 0, seed: reading.seed, order, epoch: None };
-        let mut file = Lines::open(path).map_err(io)?;
+        let mut file = Lines::open(path, RECORD_LIMIT).map_err(io)?;
         while let Some(record) = next(&mut file).map_err(io)? {
-            records.add(path, file.number, &record, reading, &encode)?;
+            records.add(path, file.number, record, reading, &encode)?;
         }
         if records.documents.is_empty() {
             let (held_out, skipped) = (records.held_out.len(), records.skipped);
@@ -101,18 +102,13 @@ impl Records {
         &mut self,
         path: &Path,
         line: usize,
-        record: &str,
+        record: Result<String, String>,
         reading: Reading<'_>,
         encode: impl Fn(&str) -> Result<Vec<Document>, String>,
     ) -> Result<(), DataError> {
-        let encoded = match record.len() {
-            bytes if bytes > RECORD_LIMIT => {
-                Err(format!("the record has {bytes} bytes, at most {RECORD_LIMIT} are read"))
-            }
-            _ => encode(record).and_then(trainable),
-        };
-        match encoded {
-            Ok(documents) if is_held_out(record, reading.held_out) => self.held_out.extend(documents),
+        let held_out = record.as_ref().is_ok_and(|record| is_held_out(record, reading.held_out));
+        match record.and_then(|record| encode(&record)).and_then(trainable) {
+            Ok(documents) if held_out => self.held_out.extend(documents),
             Ok(documents) => self.documents.extend(documents),
             Err(_) if reading.skip_bad => self.skipped += 1,
             Err(problem) => return Err(DataError::Record { path: path.to_owned(), line, problem }),
@@ -155,8 +151,14 @@ impl Records {
 /// A file read piece by piece.
 struct Lines {
     file: BufReader<std::fs::File>,
+    /// Most bytes of a line that are read at once.
+    limit: usize,
     /// The number of the last line, from 1.
     number: usize,
+    /// Whether more of that line is to be read.
+    inside: bool,
+    /// The beginning of a character that was cut at the limit.
+    cut: Vec<u8>,
     /// The rest of a line that was too long for one document.
     rest: String,
 }
@@ -165,28 +167,41 @@ struct Lines {
 const BLOCK: usize = 1 << 16;
 
 impl Lines {
-    fn open(path: &Path) -> std::io::Result<Lines> {
-        Ok(Lines { file: BufReader::new(std::fs::File::open(path)?), number: 0, rest: String::new() })
+    fn open(path: &Path, limit: usize) -> std::io::Result<Lines> {
+        let file = BufReader::new(std::fs::File::open(path)?);
+        Ok(Lines { file, limit, number: 0, inside: false, cut: Vec::new(), rest: String::new() })
     }
 
-    /// The next line that is not blank.
-    fn next_line(&mut self) -> std::io::Result<Option<String>> {
-        while let Some(line) = self.line()? {
-            if !line.trim().is_empty() {
-                return Ok(Some(line));
+    /// The next line that is not blank, or what is wrong with it.
+    fn next_line(&mut self) -> std::io::Result<Option<Result<String, String>>> {
+        loop {
+            let bytes = self.read()?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            if bytes.len() > self.limit && self.inside {
+                self.file.skip_until(b'\n')?;
+                self.inside = false;
+                return Ok(Some(Err(format!("the record has more than {} bytes", self.limit))));
+            }
+            match String::from_utf8(bytes) {
+                Ok(line) if line.trim().is_empty() => {}
+                Ok(line) => return Ok(Some(Ok(line.trim_end_matches(['\n', '\r']).to_owned()))),
+                Err(_) => return Ok(Some(Err("it is not UTF-8".to_owned()))),
             }
         }
-        Ok(None)
     }
 
     /// The lines up to a blank one, as far as they are short enough.
     fn next_block(&mut self) -> std::io::Result<Option<String>> {
         let mut block = std::mem::take(&mut self.rest);
         while block.len() < BLOCK {
-            match self.line()? {
+            let goes_on = self.inside;
+            match self.text()? {
+                Some(text) if goes_on => block += &text,
                 Some(line) if !line.trim().is_empty() => {
                     let between = if block.is_empty() { "" } else { "\n" };
-                    block = block + between + line.trim_end();
+                    block = block + between + &line;
                 }
                 Some(_) if block.is_empty() => {}
                 _ => break,
@@ -200,14 +215,33 @@ impl Lines {
         Ok((!block.is_empty()).then_some(block))
     }
 
-    /// The next line; its number is counted. A line over the limit is cut there, so that it is refused.
-    fn line(&mut self) -> std::io::Result<Option<String>> {
-        let mut bytes = Vec::new();
-        let read = (&mut self.file).take(RECORD_LIMIT as u64 + 1).read_until(b'\n', &mut bytes)?;
-        self.number += 1;
+    /// The next line of a text, or whole characters of one over the limit.
+    fn text(&mut self) -> std::io::Result<Option<String>> {
+        let mut bytes = std::mem::take(&mut self.cut);
+        let read = self.read()?;
+        let is_cut = read.len() > self.limit && self.inside;
+        bytes.extend(read);
+        if let Err(error) = std::str::from_utf8(&bytes)
+            && error.error_len().is_none()
+            && is_cut
+        {
+            self.cut = bytes.split_off(error.valid_up_to());
+        }
         let text = String::from_utf8(bytes);
         let text = text.map_err(|_| std::io::Error::other(format!("line {} is not UTF-8", self.number)))?;
-        Ok((read > 0).then(|| text.trim_end_matches(['\n', '\r']).to_owned()))
+        match is_cut {
+            true => Ok(Some(text)),
+            false => Ok((!text.is_empty()).then(|| text.trim_end().to_owned())),
+        }
+    }
+
+    /// The next line with its end, or one byte over the limit of it; nothing at the end. Lines are counted.
+    fn read(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take(self.limit as u64 + 1).read_until(b'\n', &mut bytes)?;
+        self.number += usize::from(!self.inside && !bytes.is_empty());
+        self.inside = bytes.last().is_some_and(|last| *last != b'\n');
+        Ok(bytes)
     }
 }
 
@@ -219,12 +253,13 @@ fn trainable(documents: Vec<Document>) -> Result<Vec<Document>, String> {
 }
 
 /// A conversation is not cut: what it is about stands at its beginning, what is learned at its end.
-fn whole(document: Document, length: usize) -> Result<Vec<Document>, String> {
-    match document.tokens.len().saturating_sub(1) {
-        positions if positions > length => {
+fn whole(documents: Vec<Document>, length: usize) -> Result<Vec<Document>, String> {
+    let positions = |document: &Document| document.tokens.len().saturating_sub(1);
+    match documents.iter().map(positions).find(|positions| *positions > length) {
+        Some(positions) => {
             Err(format!("the conversation has {positions} positions, batch.length is {length}"))
         }
-        _ => Ok(vec![document]),
+        None => Ok(documents),
     }
 }
 
@@ -250,4 +285,41 @@ fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
         order.swap(last, rng.below(last + 1));
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of its own for a test, of which at most so many bytes of a line are read at once.
+    fn lines(name: &str, bytes: &[u8], limit: usize) -> Lines {
+        let path = std::env::temp_dir().join(format!("k2-train-{}-lines-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Lines::open(&path, limit).unwrap()
+    }
+
+    #[test]
+    fn a_long_line_of_a_text_is_cut_between_characters_only() {
+        let text = "北京的天气 很好，\nshort\n上海的天气也很好。";
+        for limit in [3, 4, 5, 7, 11, 100] {
+            let mut lines = lines(&format!("text-{limit}"), text.as_bytes(), limit);
+            assert_eq!(lines.next_block().unwrap().as_deref(), Some(text), "{limit}");
+            assert_eq!((lines.next_block().unwrap(), lines.number), (None, 3), "{limit}");
+        }
+        for bytes in [&b"ok\n\xff\n"[..], "ok 北".as_bytes().strip_suffix(b"\x97").unwrap_or(b"\xff")] {
+            let error = lines("broken", bytes, 3).next_block().unwrap_err().to_string();
+            assert!(error.ends_with("is not UTF-8"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_one_record() {
+        let mut lines = lines("jsonl", b"1234567\n12345678901234567890\n\n\xff\xff\nlast", 7);
+        let mut next = || lines.next_line().unwrap();
+        assert_eq!(next(), Some(Ok("1234567".to_owned())));
+        assert_eq!(next(), Some(Err("the record has more than 7 bytes".to_owned())));
+        assert_eq!(next(), Some(Err("it is not UTF-8".to_owned())));
+        assert_eq!((next(), next()), (Some(Ok("last".to_owned())), None));
+        assert_eq!(lines.number, 5);
+    }
 }

@@ -1,5 +1,6 @@
 //! The `[data]` section of a recipe. Unknown keys are refused.
 
+use k2_chat::Template;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -12,6 +13,9 @@ use super::DataError;
 pub struct DataSettings {
     /// Folder with `tiktoken.model` and `tokenizer_config.json`.
     pub tokenizer: PathBuf,
+    /// Turn format of conversations, by its name: `k2-thinking` has reasoning; left out, `k2-instruct`.
+    #[serde(default)]
+    pub template: Option<String>,
     /// Seed of generators and shuffling.
     #[serde(default)]
     pub seed: u64,
@@ -75,7 +79,14 @@ impl DataSettings {
         Ok(settings)
     }
 
+    /// The turn format of conversations.
+    pub fn template(&self) -> Result<Template, DataError> {
+        let named = self.template.as_deref().map(Template::from_name).transpose()?;
+        Ok(named.unwrap_or(Template::K2Instruct))
+    }
+
     fn check(&self) -> Result<(), DataError> {
+        self.template()?;
         let wrong = |field, found: String, expected| Err(DataError::Value { field, found, expected });
         if !(0.0..=0.5).contains(&self.held_out) {
             return wrong("held_out", self.held_out.to_string(), "0 to 0.5");

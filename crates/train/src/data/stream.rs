@@ -56,7 +56,7 @@ impl Stream {
     pub fn open(settings: &DataSettings, sequences: usize, length: usize) -> Result<Stream, DataError> {
         let tokenizer = Arc::new(Tokenizer::from_dir(&settings.tokenizer)?);
         let padding = tokenizer.specials().id("[PAD]").ok_or(DataError::NoSpecial { name: "[PAD]" })?;
-        let encoder = Encoder::new(tokenizer, settings.prompt_weight)?;
+        let encoder = Encoder::new(tokenizer, settings.template()?, settings.prompt_weight)?;
         let reading = Reading {
             encoder: &encoder,
             length,
@@ -196,7 +196,7 @@ fn dialogue(
 ) -> Result<Document, DataError> {
     let mut dialogue = generator.dialogue(scope, index);
     loop {
-        let document = encoder.conversation(dialogue.messages(), &dialogue.tools);
+        let document = encoder.dialogue(&dialogue);
         let document = document.map_err(|problem| DataError::Dialogue { index, problem })?;
         if document.tokens.len() <= length + 1 || dialogue.exchanges.len() == 1 {
             return Ok(document);

@@ -3,6 +3,8 @@
 use k2_chat::{Template, Tokenizer};
 use k2_train::bpe::{self, BpeError, RESERVED, SPECIALS, Sizes, Trainer};
 use k2_train::dialogues::Generator;
+use k2_train::rng::Rng;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -91,4 +93,57 @@ fn a_vocabulary_too_small_for_the_bytes_is_refused() {
     assert!(matches!(error, BpeError::TooFew { ranks: 300, blank_words: 30 }), "{error}");
     let few = Trainer::new().unwrap().train(Sizes { ranks: 300, blank_words: 0 }).unwrap();
     assert_eq!(few.len(), 256, "nothing was seen, so there are the bytes alone");
+}
+
+/// Tokens learned with all pairs counted anew for each.
+fn counted_anew(words: &[(String, usize)], ranks: usize) -> Vec<Vec<u8>> {
+    let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
+    let mut words: Vec<(Vec<usize>, usize)> =
+        words.iter().map(|(word, times)| (word.bytes().map(usize::from).collect(), *times)).collect();
+    while tokens.len() < ranks {
+        let mut counts = BTreeMap::new();
+        for (ids, times) in &words {
+            ids.windows(2).for_each(|two| *counts.entry([two[0], two[1]]).or_insert(0) += times);
+        }
+        // Of equally frequent ones the one with the lowest ids.
+        let most = counts.into_iter().rev().max_by_key(|(_, count)| *count);
+        let Some((pair, _)) = most.filter(|(_, count)| *count >= 2) else { break };
+        let joined = [tokens[pair[0]].as_slice(), &tokens[pair[1]]].concat();
+        let known = tokens.iter().position(|token| *token == joined);
+        let id = known.unwrap_or(tokens.len());
+        if known.is_none() {
+            tokens.push(joined);
+        }
+        for (ids, _) in &mut words {
+            let mut at = 0;
+            while at + 1 < ids.len() {
+                if ids[at..at + 2] == pair {
+                    ids.splice(at..at + 2, [id]);
+                }
+                at += 1;
+            }
+        }
+    }
+    tokens
+}
+
+#[test]
+fn merges_are_those_of_counting_anew() {
+    let word = |rng: &mut Rng| -> String {
+        (0..2 + rng.below(7)).map(|_| ['a', 'b', 'c', 'd'][rng.below(4)]).collect()
+    };
+    let random = |seed| -> Vec<(String, usize)> {
+        let mut rng = Rng::new(seed);
+        (0..120).map(|_| (word(&mut rng), 1 + rng.below(20))).collect()
+    };
+    let sinking = [("abd", 10), ("ab", 10), ("bd", 5)].map(|(word, times)| (word.to_owned(), times));
+    for words in (0..20).map(random).chain([sinking.to_vec()]) {
+        let mut trainer = Trainer::new().unwrap();
+        for (word, times) in &words {
+            (0..*times).for_each(|_| trainer.add(word));
+        }
+        let tokens = trainer.train(Sizes { ranks: 500, blank_words: 0 }).unwrap();
+        let wanted = counted_anew(&words, 500);
+        assert_eq!(tokens[256..], wanted[256..], "{words:?}");
+    }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use crate::bpe::{folder, tokenizer};
 
 /// A file of its own for a test.
-fn file(name: &str, text: &str) -> PathBuf {
+fn file(name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     let path = std::env::temp_dir().join(format!("k2-train-{}-{name}", std::process::id()));
     std::fs::write(&path, text).unwrap();
     path
@@ -47,7 +47,7 @@ fn only_the_assistants_words_are_in_the_loss() {
         Message::text(Role::User, "two"),
         Message::text(Role::Assistant, "three"),
     ];
-    let line = json!({ "messages": messages }).to_string() + "\n";
+    let line = json!({ "messages": messages, "tools": null }).to_string() + "\n";
     let path = file("loss.jsonl", &line);
     let mut stream =
         stream(json!({ "sources": [{ "kind": "jsonl", "path": path }], "held_out": 0.0 })).unwrap();
@@ -55,6 +55,62 @@ fn only_the_assistants_words_are_in_the_loss() {
     let once = "one<|im_end|>three<|im_end|>";
     let all = learned(&tokenizer(), &batch);
     assert!(all.starts_with(once) && all.replace(once, "").is_empty(), "{all}");
+}
+
+/// A folder with a tokenizer that has K2-Thinking's markers.
+fn thinking_folder() -> PathBuf {
+    let thinking = std::env::temp_dir().join(format!("k2-train-thinking-{}", std::process::id()));
+    std::fs::create_dir_all(&thinking).unwrap();
+    std::fs::copy(folder().join("tiktoken.model"), thinking.join("tiktoken.model")).unwrap();
+    let config = std::fs::read(folder().join("tokenizer_config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    let tokens = config["added_tokens_decoder"].as_object_mut().unwrap();
+    let like = tokens.values().find(|token| token["special"] == false).unwrap().clone();
+    for (offset, content) in [(22, "<think>"), (23, "</think>")] {
+        let mut token = like.clone();
+        token["content"] = json!(content);
+        tokens.insert((tokenizer().ranks() + offset).to_string(), token);
+    }
+    std::fs::write(thinking.join("tokenizer_config.json"), config.to_string()).unwrap();
+    thinking
+}
+
+#[test]
+fn reasoning_is_the_assistants_own() {
+    let call =
+        json!({ "id": "functions.f:0", "type": "function", "function": { "name": "f", "arguments": "{}" } });
+    let messages = json!([
+        { "role": "user", "content": "one?" },
+        { "role": "assistant", "reasoning_content": "easy", "content": "one" },
+        { "role": "user", "content": "two?" },
+        { "role": "assistant", "reasoning_content": "look <think>", "content": "", "tool_calls": [call] },
+        { "role": "tool", "tool_call_id": "functions.f:0", "content": "2" },
+        { "role": "assistant", "reasoning_content": "clear", "content": "two" },
+    ]);
+    let path = file("thinking.jsonl", json!({ "messages": messages }).to_string());
+    let sources = json!([{ "kind": "jsonl", "path": path }]);
+    let folder = thinking_folder();
+    let batch_of = |template: &str| {
+        let changes =
+            json!({ "tokenizer": folder, "template": template, "sources": sources, "held_out": 0.0 });
+        stream(changes).unwrap().next_batch().unwrap()
+    };
+    let calls = "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}\
+                 <|tool_call_end|><|tool_calls_section_end|><|im_end|>";
+    let one = "<think>easy</think>one<|im_end|>";
+    let two = format!("<think>look <think></think>{calls}<think>clear</think>two<|im_end|>");
+    let tokenizer = Tokenizer::from_dir(&folder).unwrap();
+    for template in ["k2-thinking", "k2.5"] {
+        let batch = batch_of(template);
+        let all = learned(&tokenizer, &batch);
+        assert!(all.contains(one) && all.contains(&two), "{template}: {all}");
+        assert_eq!(all.replace(one, "").replace(&two, ""), "", "{template}");
+        let read = tokenizer.decode(&batch.tokens).unwrap();
+        let history = "<think></think>one<|im_end|><|im_user|>user<|im_middle|>two?";
+        assert!(read.contains(history), "{template}: {read}");
+    }
+    let all = learned(&tokenizer, &batch_of("k2-instruct"));
+    assert_eq!(all.replace(&format!("one<|im_end|>{calls}two<|im_end|>"), ""), "");
 }
 
 #[test]
@@ -176,6 +232,7 @@ fn held_out_batches_are_apart_from_training() {
 #[test]
 fn bad_records_are_named_and_left_out_only_if_told_so() {
     let good = r#"{"text": "good"}"#;
+    let long = "x".repeat((16 << 20) + 10);
     for (bad, problem) in [
         ("not json", "expected"),
         (r#"{"text": 7}"#, "invalid type"),
@@ -187,8 +244,13 @@ fn bad_records_are_named_and_left_out_only_if_told_so() {
             r#"{"messages": [{"role": "user", "content": "hi", "partial": true}, {"role": "assistant"}]}"#,
             "partial",
         ),
+        (long.as_str(), "the record has more than 16777216 bytes"),
+        ("\0", "it is not UTF-8"),
     ] {
-        let path = file("bad.jsonl", &format!("{good}\n\n{bad}\n{good}\n"));
+        let text = format!("{good}\n\n{bad}\n{good}\n");
+        // No text can hold this.
+        let bytes: Vec<u8> = text.bytes().map(|byte| if byte == 0 { 0xff } else { byte }).collect();
+        let path = file("bad.jsonl", bytes);
         let sources = json!([{ "kind": "jsonl", "path": path }]);
         let error = stream(json!({ "sources": sources })).err().unwrap();
         let text = error.to_string();
@@ -214,6 +276,8 @@ fn settings_that_make_no_sense_are_refused() {
         (json!({ "sources": [{ "kind": "text", "path": "/nowhere" }] }), "/nowhere: "),
         (json!({ "sources": [{ "kind": "text", "path": path }] }), "no record is left"),
         (json!({ "tokenizer": "/nowhere" }), "/nowhere/tiktoken.model"),
+        (json!({ "template": "k3" }), "data.template: no template is called \"k3\""),
+        (json!({ "template": "k2-thinking" }), "the tokenizer has no token \"<think>\""),
     ] {
         let error = stream(changes.clone()).err().unwrap().to_string();
         assert!(error.contains(problem), "{changes}: {error}");

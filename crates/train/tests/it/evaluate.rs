@@ -4,7 +4,7 @@ use k2_chat::tool_calls::ReplyCall;
 use k2_chat::{FinishReason, Message, Reply, Role, Tool};
 use k2_train::dialogues::{Dialogue, Generator};
 use k2_train::evaluate::{
-    CELLS, Cell, EvaluateError, Rate, Report, baseline, evaluate, evaluate_cell, of_model, wilson,
+    CELLS, Cell, EvaluateError, Rate, Report, baseline, evaluate, evaluate_cell, of_model, says, wilson,
 };
 use std::convert::Infallible;
 
@@ -70,11 +70,38 @@ fn each_way_of_being_wrong_is_counted_where_it_belongs() {
     });
     assert_eq!(shares(&silent), [40, 40, 40, 0]);
     assert_eq!(silent.cells[0].failures.len(), 20, "only so many are kept");
+    let run_together = with(call, |reply, answered| {
+        if answered {
+            reply.content = reply.content.take().map(|content| content.replace(' ', "7"));
+        }
+    });
+    assert_eq!(shares(&run_together), [40, 40, 40, 0]);
     let no_call = &CELLS[5];
     let calling = with(no_call, |reply, _| reply.finish_reason = FinishReason::ToolCalls);
     assert_eq!(calling.cells[0].end_to_end.right, 0);
     let cut_off = with(no_call, |reply, _| reply.finish_reason = FinishReason::Length);
     assert_eq!(cut_off.cells[0].end_to_end.right, 0);
+}
+
+#[test]
+fn a_part_of_a_value_does_not_say_it() {
+    for (text, value, is_said) in [
+        ("The count is 5.", "5", true),
+        ("The count is 15.", "5", false),
+        ("The count is 50.", "5", false),
+        ("The count is 5.5.", "5", false),
+        ("The count is 1.5.", "5", false),
+        ("The count is -5.", "5", false),
+        ("The count is -5.", "-5", true),
+        ("15 and 5", "5", true),
+        ("Done: version 1.2.3.", "1.2.3", true),
+        ("I found: /home/ada, \"Lisbon\".", "/home/ada", true),
+        ("I found: /home/ada, \"Lisbon\".", "Lisbon", true),
+        ("It is in Lisbon.", "Lis", false),
+        ("It is +49 30.", "+49", true),
+    ] {
+        assert_eq!(says(text, value), is_said, "{value:?} in {text:?}");
+    }
 }
 
 #[test]

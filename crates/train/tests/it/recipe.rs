@@ -59,6 +59,8 @@ fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
         ("peak_lr = 1e-3", "peak_lr = nan", "`schedule.peak_lr` is NaN"),
         ("\"adamw\"", "\"sgd\"", "unknown variant `sgd`"),
         ("rope_theta = 10000.0", "", "`rope_theta` is missing"),
+        ("n_shared_experts = 1", "n_share_experts = 1", "[model]: unknown field `n_share_experts`"),
+        ("kv_lora_rank = 32", "kv_lora_rank = 32\nq_lora_rnk = 8", "[model]: unknown field `q_lora_rnk`"),
         ("[optimizer]", "[optimizer]\nqk_clip_tau = -1.0", "`optimizer.qk_clip_tau` is -1"),
     ] {
         let error = parse(&GOOD.replace(from, to)).unwrap_err().to_string();
@@ -76,10 +78,22 @@ fn lines_change_a_recipe_key_by_key() {
     let recipe = recipe.unwrap();
     assert_eq!((recipe.schedule.steps, recipe.schedule.warmup_steps), (20, 2));
     assert_eq!(recipe.optimizer.qk_clip_tau, Some(5.0));
+    parse(&["model.initializer_range=0.02", "model.q_lora_rank=8", "model.pad_token_id=1"]).unwrap();
+    // Nothing of a dense model becomes INT4.
+    parse(&["quantization.last_steps=2\nmodel.hidden_size=48\nmodel.first_k_dense_replace=2"]).unwrap();
     for (line, message) in [
         ("optimizer.matrices=muon", "is not KEY=VALUE in TOML, where a text needs quotes"),
         ("schedule.stepz=20", "unknown field `stepz`"),
         ("schedule.steps=0", "`schedule.steps` is 0, expected 1 to"),
+        ("model.rope_scalling={ type = \"yarn\" }", "unknown field `rope_scalling`, expected those of a"),
+        (
+            "quantization.last_steps=2\nmodel.hidden_size=48",
+            "`model.hidden_size` is 48, expected a multiple of 32",
+        ),
+        (
+            "quantization.last_steps=2\nmodel.moe_intermediate_size=40",
+            "`model.moe_intermediate_size` is 40, expected a multiple of 32",
+        ),
     ] {
         let error = parse(&[line]).unwrap_err().to_string();
         assert!(error.contains(message), "{line}: {error}");

@@ -1,11 +1,13 @@
 //! Whole runs: they learn, they resume to the same bits, and they stop with a reason.
 
+use k2_train::batch::BatchError;
 use k2_train::checkpoint::latest;
-use k2_train::{Event, Params, Source, TrainError, Trainer, run_on};
+use k2_train::{Batch, Event, Params, Source, TrainError, Trainer, run, run_on};
+use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::copy_task::{copy_task, recipe};
+use crate::copy_task::{CopyTask, copy_task, recipe};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
@@ -55,6 +57,54 @@ fn a_resumed_run_ends_with_the_same_bits() {
     assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 2, "the last two are kept");
     let metrics = std::fs::read_to_string(cut.run.join("metrics.jsonl")).unwrap();
     assert_eq!(metrics.lines().count(), 15, "one line per step, none twice");
+}
+
+/// A task with batches that teach nothing.
+struct Gaps {
+    task: CopyTask,
+    teaches: fn(u64) -> bool,
+}
+
+impl Source for Gaps {
+    fn next_batch(&mut self) -> Result<Batch, TrainError> {
+        let teaches = (self.teaches)(self.task.next);
+        let mut batch = self.task.next_batch()?;
+        if !teaches {
+            batch.loss_mask.fill(0.0);
+        }
+        Ok(batch)
+    }
+
+    fn cursor(&self) -> Value {
+        self.task.cursor()
+    }
+
+    fn seek(&mut self, cursor: &Value) -> Result<(), TrainError> {
+        self.task.seek(cursor)
+    }
+}
+
+#[test]
+fn a_step_with_nothing_to_learn_is_drawn_again() {
+    let gaps = |teaches: fn(u64) -> bool| Gaps { task: copy_task(), teaches };
+    let thirds = |number: u64| number % 3 == 2;
+    let whole = recipe(&folder("gaps-whole"), 10, "");
+    let mut source = gaps(thirds);
+    let want = bits(&run_on(&whole, &mut source, &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    assert_eq!(source.task.next, 30, "three batches for each step");
+    let cut = recipe(&folder("gaps-cut"), 10, "");
+    let mut last = PathBuf::new();
+    for (resume, stop) in [(false, 4), (true, 99)] {
+        let mut watcher = |event: &Event<'_>| match event {
+            Event::Step { report, .. } if report.step == stop => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        last = run_on(&cut, &mut gaps(thirds), &[], resume, &mut watcher).unwrap();
+    }
+    assert!(bits(&last) == want, "resumed runs give other bits");
+    let never = recipe(&folder("gaps-never"), 10, "");
+    let error = run_on(&never, &mut gaps(|_| false), &[], false, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(error, Err(TrainError::Batch(BatchError::Nothing))), "{error:?}");
 }
 
 /// As after `kill -9`: steps since the last checkpoint are lost, an unfinished checkpoint is in the way, and
@@ -133,6 +183,12 @@ fn runs_do_not_overwrite_each_other_and_do_not_change_their_recipe() {
     assert!(matches!(run_quietly(&recipe, true), Err(TrainError::NoCheckpoint { .. })));
     run_quietly(&recipe, false).unwrap();
     assert!(matches!(run_quietly(&recipe, false), Err(TrainError::Occupied { .. })));
+    // A number that a parser in a hurry reads as its neighbour.
+    recipe.run = folder("twice-digits");
+    let _ = std::fs::remove_dir_all(&recipe.run);
+    recipe.model.insert("routed_scaling_factor".into(), json!(1.6242374183804897));
+    run_quietly(&recipe, false).unwrap();
+    run_quietly(&recipe, true).unwrap();
     recipe.seed += 1;
     assert!(matches!(run_quietly(&recipe, true), Err(TrainError::OtherRecipe { section: "seed", .. })));
 }
@@ -145,7 +201,22 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_allocated() {
     }
     let error =
         run_on(&recipe, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(matches!(error, TrainError::Memory { .. }), "{error}");
+    let TrainError::Memory { needed, .. } = error else { panic!("{error}") };
+    // Weights, moments and the gradients of two threads, and the moments' bytes when they are saved.
+    let experts = 3 * 64 * (1u128 << 48);
+    assert!(u128::from(needed) << 20 >= 5 * 4 * experts, "{needed} MB");
+}
+
+#[test]
+fn a_held_out_loss_of_nothing_is_refused() {
+    for (batches, reason) in [(0, "`evaluation.batches` is 0"), (2, "no source holds anything out")] {
+        let changes = format!("[evaluation]\nevery_steps = 5\nbatches = {batches}");
+        let mut recipe = recipe(&folder("held-out"), 10, &changes);
+        recipe.data.insert("tokenizer".into(), json!(crate::bpe::folder()));
+        let error = run(&recipe, false, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+        let expected = format!("recipe: `evaluation.every_steps` is 5, expected 0, because {reason}");
+        assert!(error.starts_with(&expected), "{error}");
+    }
 }
 
 #[test]
