@@ -30,6 +30,9 @@ const HEADS: usize = 16;
 /// Heads whose queries stay in the first-level cache while a tile's keys pass by.
 const NEAR_HEADS: usize = 8;
 
+/// Most numbers of partial results (256 MB) for which rows are split only to have the threads end together.
+const SPLIT_NUMBERS: usize = 1 << 26;
+
 /// Numbers in one register.
 const REGISTER: usize = 8;
 
@@ -78,25 +81,14 @@ pub struct Shape {
 #[derive(Default)]
 pub struct AttentionScratch {
     tasks: Vec<Task>,
+    /// Those tasks whose results are merged, one after the other.
+    merges: Vec<Range<usize>>,
     partial: Vec<Aligned<Sum>>,
 }
 
 /// `out[r, h] = softmax(scale * query[r, h] · keys) values`: `query` is `[rows, heads, width]`, padding zero,
 /// `out` is `[rows, heads, value_len]`.
 pub fn attend(
-    pool: &Pool,
-    shape: &Shape,
-    rows: &[Row<'_>],
-    query: &[f32],
-    scratch: &mut AttentionScratch,
-    out: &mut [f32],
-) {
-    attend_with(isa(), pool, shape, rows, query, scratch, out);
-}
-
-/// [`attend`] on a chosen instruction set.
-pub fn attend_with(
-    isa: Isa,
     pool: &Pool,
     shape: &Shape,
     rows: &[Row<'_>],
@@ -112,11 +104,11 @@ pub fn attend_with(
         assert!((1..=row.pages.keys).contains(&row.keys), "{} keys of {}", row.keys, row.pages.keys);
     }
     let out = Disjoint::new(out);
-    let job = Job { isa, shape, rows, query, out: &out };
-    let wide = rows.len() * shape.heads.div_ceil(HEADS);
-    if wide >= 2 * pool.threads() || pool.threads() == 1 {
+    let job = Job { isa: isa(), shape, rows, query, out: &out };
+    if job.rows_are_enough(pool.threads()) {
         let groups = shape.heads.div_ceil(HEADS);
-        pool.run(wide, |task| job.whole_row(task / groups, group(task % groups, HEADS, shape.heads)));
+        let tasks = rows.len() * groups;
+        pool.run(tasks, |task| job.whole_row(task / groups, group(task % groups, HEADS, shape.heads)));
     } else {
         job.split(pool, scratch);
     }
@@ -166,21 +158,28 @@ impl Job<'_> {
         });
     }
 
+    /// Whether whole rows keep the threads busy. Twice as many as threads share out well; fewer do if partial results
+    /// would be too large.
+    fn rows_are_enough(&self, threads: usize) -> bool {
+        let tasks = self.rows.len() * self.shape.heads.div_ceil(HEADS);
+        let partials = || -> usize {
+            let size = self.split_heads();
+            let ranges: usize = self.rows.iter().map(|row| row.keys.div_ceil(RANGE)).sum();
+            ranges * self.shape.heads.div_ceil(size) * self.partial_len(size)
+        };
+        threads == 1 || tasks >= 2 * threads || (tasks >= threads && partials() > SPLIT_NUMBERS)
+    }
+
+    /// Most heads of a task of [`Job::split`].
+    fn split_heads(&self) -> usize {
+        if self.shape.heads > NEAR_HEADS { NEAR_HEADS } else { self.shape.heads.div_ceil(2) }
+    }
+
     /// Few rows: their ranges of keys go to different threads, and are merged in order afterwards.
     fn split(&self, pool: &Pool, scratch: &mut AttentionScratch) {
-        let size = if self.shape.heads > NEAR_HEADS { NEAR_HEADS } else { self.shape.heads.div_ceil(2) };
-        let (groups, AttentionScratch { tasks, partial }) = (self.shape.heads.div_ceil(size), scratch);
-        let partial_len = self.partial_len(size);
-        tasks.clear();
-        for (row, of_row) in self.rows.iter().enumerate() {
-            for heads in (0..groups).map(|number| group(number, size, self.shape.heads)) {
-                let ranges = 0..of_row.keys.div_ceil(RANGE);
-                let first = tasks.len();
-                let task =
-                    |range| Task { row, heads: heads.clone(), range, place: (first + range) * partial_len };
-                tasks.extend(ranges.map(task));
-            }
-        }
+        let partial_len = self.partial_len(self.split_heads());
+        self.list_tasks(partial_len, scratch);
+        let AttentionScratch { tasks, merges, partial } = scratch;
         let needed = tasks.len() * partial_len / LANES;
         if partial.len() < needed {
             partial.resize(needed, Aligned([0.0; LANES]));
@@ -194,17 +193,35 @@ impl Job<'_> {
                 self.range(row, range, query, &mut Partial::of(partial, heads.len()));
             });
         });
-        let same = |a: &Task, b: &Task| a.row == b.row && a.heads == b.heads;
-        for task in tasks.chunk_by(same) {
-            self.merge_ranges(task, floats_mut(partial), partial_len);
+        pool.run(merges.len(), |number| {
+            let tasks = &tasks[merges[number].clone()];
+            // SAFETY: merges are runs of tasks, each task in one; `run` ends before `partial` does.
+            let partial = unsafe { partials.slice(tasks[0].place, tasks.len() * partial_len) };
+            self.merge_ranges(tasks, partial, partial_len);
+        });
+    }
+
+    /// A task for each row, group of heads and range, a merge for each row and group of heads.
+    fn list_tasks(&self, partial_len: usize, AttentionScratch { tasks, merges, .. }: &mut AttentionScratch) {
+        let size = self.split_heads();
+        tasks.clear();
+        merges.clear();
+        for (row, of_row) in self.rows.iter().enumerate() {
+            for number in 0..self.shape.heads.div_ceil(size) {
+                let (heads, first) = (group(number, size, self.shape.heads), tasks.len());
+                let task =
+                    |range| Task { row, heads: heads.clone(), range, place: (first + range) * partial_len };
+                tasks.extend((0..of_row.keys.div_ceil(RANGE)).map(task));
+                merges.push(first..tasks.len());
+            }
         }
     }
 
-    /// Joins the ranges of some heads of a row.
+    /// Joins the ranges of some heads of a row, which lie one after the other.
     fn merge_ranges(&self, tasks: &[Task], partial: &mut [f32], partial_len: usize) {
-        let Task { row, heads, place, .. } = &tasks[0];
+        let Task { row, heads, .. } = &tasks[0];
         let (count, used) = (heads.len(), self.partial_len(heads.len()));
-        let (total, others) = partial[*place..][..tasks.len() * partial_len].split_at_mut(partial_len);
+        let (total, others) = partial.split_at_mut(partial_len);
         let mut total = Partial::of(&mut total[..used], count);
         for next in others.chunks_exact_mut(partial_len) {
             merge(self.isa, &mut total, &Partial::of(&mut next[..used], count));

@@ -8,7 +8,7 @@
 use crate::exp::silu_mul;
 use crate::inputs::{Form, Inputs, Writer};
 use crate::isa::{Isa, isa};
-use crate::matmul::{ROWS, TOKENS, block_product, output_blocks, rows_per_task};
+use crate::matmul::{Outputs, ROWS, TOKENS, block_product, output_blocks, rows_per_task};
 use crate::matrix::Matrix;
 use crate::pool::{Disjoint, Pool};
 use std::ops::Range;
@@ -119,30 +119,33 @@ fn hidden_rows(
 
 fn down(pool: &Pool, experts: &Experts<'_, '_>, hidden: &Inputs, out: &mut [f32]) {
     let rows = experts.get(0).down_proj.rows();
+    // Tasks are cut by these rows: of another width, an expert's would overlap.
+    assert!(experts.iter().all(|expert| expert.down_proj.rows() == rows), "experts of one output width");
     let work: usize = experts.iter().enumerate().map(|(i, e)| hidden.rows(i) * e.down_proj.cols()).sum();
     let step = rows_per_task(pool, work, rows);
     let (out, isa) = (Disjoint::new(out), isa());
     pool.run(rows.div_ceil(step), |task| {
         let rows = task * step..rows.min((task + 1) * step);
+        let mut sums = [0.0; ROWS * TOKENS];
         for (number, expert) in experts.iter().enumerate() {
-            down_rows(isa, &expert, number, rows.clone(), hidden, &out);
+            down_rows(isa, &expert, number, rows.clone(), hidden, &mut sums, &out);
         }
     });
 }
 
-/// Some columns of the output take an expert's share.
+/// Some columns of the output take an expert's share; `sums` is scratch.
 fn down_rows(
     isa: Isa,
     expert: &Expert<'_>,
     number: usize,
     rows: Range<usize>,
     hidden: &Inputs,
+    sums: &mut Outputs,
     out: &Disjoint<f32>,
 ) {
     let width = expert.down_proj.rows();
-    let mut sums = [0.0; ROWS * TOKENS];
     for block in output_blocks(hidden, expert.down_proj, number, rows) {
-        block_product(isa, expert.down_proj, &block, hidden, number, &mut sums);
+        block_product(isa, expert.down_proj, &block, hidden, number, sums);
         for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
             let place = block.token + t;
             let (token, weight) = match expert.share {

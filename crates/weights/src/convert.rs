@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use k2_kernels::dtype::{bf16_to_f32, f16_to_f32};
+use k2_kernels::matrix::{FP8_BLOCK, INT4_GROUP};
 use k2_kernels::{Matrix, ScaleInv, Storage};
 
 use crate::catalog::{Catalog, Encoding, Part, Weight};
@@ -19,16 +20,23 @@ pub(crate) fn matrix(
     check_shape(catalog, name, weight, &[rows, cols])?;
     let storage = match weight {
         Weight::Plain(part) => plain(catalog, name, part)?,
-        Weight::Fp8 { weight, scale_inv } => Storage::Fp8 {
-            weight: of_dtype(catalog, name, weight, Dtype::F8_E4M3)?,
-            scale_inv: scales(catalog, &format!("{name}_scale_inv"), scale_inv)?,
-            first_row: 0,
-        },
+        Weight::Fp8 { weight, scale_inv } => {
+            let scale_name = format!("{name}_scale_inv");
+            let grid = [rows.div_ceil(FP8_BLOCK), cols.div_ceil(FP8_BLOCK)];
+            check_part_shape(catalog, &scale_name, scale_inv, &grid)?;
+            Storage::Fp8 {
+                weight: of_dtype(catalog, name, weight, Dtype::F8_E4M3)?,
+                scale_inv: scales(catalog, &scale_name, scale_inv)?,
+                first_row: 0,
+            }
+        }
         Weight::Int4 { packed, scale, shape } => {
+            let scale_name = format!("{name}_scale");
             check_weight_shape(catalog, &format!("{name}_shape"), shape, rows, cols)?;
+            check_part_shape(catalog, &scale_name, scale, &[rows, cols.div_ceil(INT4_GROUP)])?;
             Storage::Int4 {
                 packed: of_dtype(catalog, &format!("{name}_packed"), packed, Dtype::I32)?,
-                scale: of_dtype(catalog, &format!("{name}_scale"), scale, Dtype::BF16)?,
+                scale: of_dtype(catalog, &scale_name, scale, Dtype::BF16)?,
             }
         }
     };
@@ -63,11 +71,30 @@ fn check_shape(
     weight: &Weight,
     expected: &[usize],
 ) -> Result<(), WeightsError> {
-    let found = weight.shape();
+    shape_is(catalog, name, weight.main(), weight.shape(), expected)
+}
+
+/// The shape of a part other than the main one. Its length alone would let a transposed one pass.
+fn check_part_shape(
+    catalog: &Catalog,
+    name: &str,
+    part: &Part,
+    expected: &[usize],
+) -> Result<(), WeightsError> {
+    shape_is(catalog, name, part, part.shape.clone(), expected)
+}
+
+fn shape_is(
+    catalog: &Catalog,
+    name: &str,
+    part: &Part,
+    found: Vec<usize>,
+    expected: &[usize],
+) -> Result<(), WeightsError> {
     if found == expected {
         return Ok(());
     }
-    let path = catalog.path(weight.main().file).to_owned();
+    let path = catalog.path(part.file).to_owned();
     Err(WeightsError::Shape { path, tensor: name.to_owned(), found, expected: expected.to_vec() })
 }
 
@@ -105,10 +132,7 @@ fn check_weight_shape(
     rows: usize,
     cols: usize,
 ) -> Result<(), WeightsError> {
-    if part.shape != [2] {
-        let (path, found) = (catalog.path(part.file).to_owned(), part.shape.clone());
-        return Err(WeightsError::Shape { path, tensor: name.to_owned(), found, expected: vec![2] });
-    }
+    check_part_shape(catalog, name, part, &[2])?;
     let found: Vec<i64> = match part.encoding {
         Encoding::Dtype(Dtype::I32) => {
             part.bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect()

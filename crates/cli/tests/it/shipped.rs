@@ -11,14 +11,14 @@ const CASES: usize = 25;
 
 /// What cells must reach, below what `models/tiny/README.md` has: these are fewer cases, of another seed.
 const LEAST: [(&str, f64); 8] = [
-    ("seen phrase, seen value", 0.8),
-    ("seen phrase, held-out value", 0.8),
-    ("held-out phrase and value", 0.5),
-    ("held-out tool", 0.4),
-    ("two calls", 0.4),
-    ("no call: no tool fits", 0.8),
+    ("seen phrase, seen value", 0.75),
+    ("seen phrase, held-out value", 0.7),
+    ("held-out phrase and value", 0.65),
+    ("held-out tool", 0.55),
+    ("two calls", 0.55),
+    ("no call: no tool fits", 0.65),
     ("no call: talk", 0.35),
-    ("no call: value missing", 0.7),
+    ("no call: value missing", 0.55),
 ];
 
 #[test]

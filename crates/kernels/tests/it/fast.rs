@@ -41,13 +41,19 @@ fn quantised(x: &[f32]) -> Vec<f64> {
 fn check(format: Format, rows: usize, cols: usize, tokens: usize, seed: u64) {
     let mut random = Random(seed);
     let w = format.matrix(&mut random, rows, cols);
-    let (weights, block) = (numbers(&w), random.below(cols.div_ceil(BLOCK)) * BLOCK);
+    let block = random.below(cols.div_ceil(BLOCK)) * BLOCK;
     let columns = block..cols.min(block + BLOCK);
     let mut x = vec![0.0; tokens * cols];
     x.chunks_exact_mut(cols).for_each(|x| x[columns.clone()].copy_from_slice(&random.floats(columns.len())));
-    let has_codes = matches!(format, Format::Int4 | Format::Ggml(_));
-    let seen = |x: &[f32]| if has_codes { quantised(x) } else { x.iter().map(|x| f64::from(*x)).collect() };
-    let y = product(&Pool::new(2), Precision::Fast, &w, 1, 0..rows, &x);
+    compare(format, &w, columns, &x);
+}
+
+/// The product of inputs that are zero outside of some columns.
+fn compare(format: Format, w: &Matrix, columns: Range<usize>, x: &[f32]) -> Vec<f32> {
+    let (rows, cols, weights) = (w.rows(), w.cols(), numbers(w));
+    let seen =
+        |x: &[f32]| if has_codes(format) { quantised(x) } else { x.iter().map(|x| f64::from(*x)).collect() };
+    let y = product(&Pool::new(2), Precision::Fast, w, 1, 0..rows, x);
     for (t, x) in x.chunks_exact(cols).enumerate() {
         let x = seen(&x[columns.clone()]);
         for r in 0..rows {
@@ -64,6 +70,11 @@ fn check(format: Format, rows: usize, cols: usize, tokens: usize, seed: u64) {
             );
         }
     }
+    y
+}
+
+fn has_codes(format: Format) -> bool {
+    matches!(format, Format::Int4 | Format::Ggml(_))
 }
 
 proptest! {
@@ -85,6 +96,24 @@ fn every_format_at_the_edges_of_its_panels() {
     for format in Format::all() {
         for (rows, cols, tokens) in [(1, 1, 1), (7, 255, 3), (9, 257, 1), (17, 512, 33), (16, 300, 65)] {
             check(format, rows, format.whole_columns(cols), tokens, 7);
+        }
+    }
+}
+
+/// Codes of -128 or 127, of 0 or 15, against activations of 127 and -127: sums of products are at their largest.
+#[test]
+fn the_largest_codes_stay_in_range_on_every_path() {
+    for format in Format::all().into_iter().filter(|format| has_codes(*format)) {
+        let cols = format.whole_columns(BLOCK);
+        for byte in [0x00, 0x7f, 0x80, 0xff] {
+            let w = format.filled(byte, 9, cols);
+            for signs in [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]] {
+                let x: Vec<f32> = (0..cols).map(|k| signs[k % 2]).collect();
+                let alone = compare(format, &w, 0..cols, &x);
+                let together = compare(format, &w, 0..cols, &x.repeat(3));
+                let same = |part: &[f32]| part.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(together.chunks_exact(9).all(same), "{format:?} of {byte:#x}");
+            }
         }
     }
 }

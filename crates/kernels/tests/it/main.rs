@@ -6,6 +6,7 @@
 mod attention;
 mod bits;
 mod fast;
+mod fp8;
 mod instruction_sets;
 mod matrices;
 mod pool;
@@ -13,3 +14,4 @@ mod products;
 mod random;
 mod rows;
 mod storage;
+mod swiglu;

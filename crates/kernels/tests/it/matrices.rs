@@ -64,6 +64,31 @@ impl Format {
         };
         Matrix::new(rows, cols, storage).unwrap()
     }
+
+    /// A matrix of integer codes in which every byte is the same, but for the outer scales, which are 1.
+    pub(crate) fn filled(self, byte: u8, rows: usize, cols: usize) -> Matrix {
+        let numbers = rows * cols;
+        let storage = match self {
+            Format::Int4 => Storage::Int4 {
+                packed: vec![byte; numbers / 2].into(),
+                scale: bf16(&vec![1.0; numbers / INT4_GROUP]),
+            },
+            Format::Ggml(kind) => {
+                let mut blocks = vec![byte; numbers / kind.block_len() * kind.block_bytes()];
+                for block in blocks.chunks_exact_mut(kind.block_bytes()) {
+                    for &at in halves(kind) {
+                        block[at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes());
+                    }
+                    if kind == GgmlType::MXFP4 {
+                        block[0] = 127;
+                    }
+                }
+                Storage::Ggml { kind, blocks: blocks.into() }
+            }
+            _ => panic!("{self:?} has no integer codes"),
+        };
+        Matrix::new(rows, cols, storage).unwrap()
+    }
 }
 
 /// `[rows, cols]` of a whole matrix. GGUF blocks are widened by the crate itself: its unit tests compare
@@ -133,19 +158,23 @@ fn e4m3<B: FromIterator<u8>>(random: &mut Random, len: usize) -> B {
         .collect()
 }
 
-/// Random blocks whose f16 scales and minima are moderate.
-fn blocks(kind: GgmlType, random: &mut Random, numbers: usize) -> Vec<u8> {
-    let halves: &[usize] = match kind {
+/// Where a block has f16 scales and minima.
+fn halves(kind: GgmlType) -> &'static [usize] {
+    match kind {
         GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
         GgmlType::Q2_K => &[80, 82],
         GgmlType::Q3_K => &[108],
         GgmlType::Q6_K => &[208],
         GgmlType::MXFP4 => &[],
         _ => &[0],
-    };
+    }
+}
+
+/// Random blocks whose f16 scales and minima are moderate.
+fn blocks(kind: GgmlType, random: &mut Random, numbers: usize) -> Vec<u8> {
     let mut blocks = random.bytes(numbers / kind.block_len() * kind.block_bytes());
     for block in blocks.chunks_exact_mut(kind.block_bytes()) {
-        for &at in halves {
+        for &at in halves(kind) {
             block[at..at + 2].copy_from_slice(&moderate_f16(random.next()).to_le_bytes());
         }
         if kind == GgmlType::MXFP4 {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Gguf, GgufError, GgufVocabulary, Tensor, config, parse, vocabulary};
+use super::{Gguf, GgufError, GgufVocabulary, Tensor, config, limit, parse, vocabulary};
 use crate::catalog::{Catalog, Part, Weight};
 use crate::checkpoint::Progress;
 use crate::error::WeightsError;
@@ -18,6 +18,9 @@ use crate::text::cut;
 
 /// Most experts of a layer accepted; K2 has 384.
 const EXPERT_LIMIT: usize = 4096;
+
+/// Most weights accepted, stacked experts counted one by one; K2 has about 70,000.
+const WEIGHT_LIMIT: u64 = 1 << 18;
 
 /// The parsed files of a checkpoint.
 pub(crate) struct GgufSet {
@@ -89,6 +92,8 @@ impl GgufSet {
                 for (name, part) in parts(file, tensor, bytes).map_err(wrap(&path))? {
                     catalog.insert(name, Weight::Plain(part))?;
                 }
+                let weights = catalog.weights.len() as u64;
+                limit(format_args!("the weight count"), weights, WEIGHT_LIMIT).map_err(wrap(&path))?;
             }
         }
         Ok(catalog)

@@ -124,9 +124,20 @@ fn check(changes: &[(&'static str, Option<Meta>)], field: &str, want: &Value) {
 
 /// The front of a file with the required keys and one tensor of that name, dimensions and type.
 pub(crate) fn front(name: &str, dims: [u64; 3], kind: u32) -> Vec<u8> {
-    let dims = dims.map(u64::to_le_bytes).concat();
-    let tensor = [text(name), vec![3, 0, 0, 0], dims, kind.to_le_bytes().to_vec(), vec![0; 8]].concat();
-    [file(&required(), 1), tensor].concat()
+    front_of(&[(name.to_owned(), dims, kind, 0)])
+}
+
+/// The front of a file with the required keys and tensors of those names, dimensions, types and offsets.
+pub(crate) fn front_of(tensors: &[(String, [u64; 3], u32, u64)]) -> Vec<u8> {
+    let mut front = file(&required(), tensors.len() as u64);
+    for (name, dims, kind, offset) in tensors {
+        front.extend(text(name));
+        front.extend(3u32.to_le_bytes());
+        front.extend(dims.map(u64::to_le_bytes).concat());
+        front.extend(kind.to_le_bytes());
+        front.extend(offset.to_le_bytes());
+    }
+    front
 }
 
 /// A file's magic, counts and pairs.

@@ -1,5 +1,5 @@
 //! Large files are cheap to open: a checkpoint of K2.5's size (208,550 tensors in 64 shards, 554 GB) takes
-//! less than two seconds.
+//! less than two seconds. And small files do not become large: what is made of them is counted.
 //!
 //! The files are sparse with real headers; nothing but headers is read, so nothing else is there. The best
 //! of three attempts counts: a test shares its machine.
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use k2_weights::{Checkpoint, Progress};
 
-use crate::gguf_config::front;
+use crate::gguf_config::{front, front_of};
 use crate::situations::fresh;
 
 const SHARDS: usize = 64;
@@ -58,6 +58,20 @@ fn a_gguf_of_11_gb_costs_no_more_than_its_front() {
     let name = "model.layers.1.mlp.experts.383.down_proj.weight";
     assert_eq!(checkpoint.matrix(name, HIDDEN, EXPERT_WIDTH).unwrap().format(), "F16");
     assert!(taken < Duration::from_millis(200), "opened in {taken:?}");
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn stacks_of_experts_in_a_small_gguf_are_counted() {
+    let path = fresh("many-stacks").join("many-stacks.gguf");
+    let (experts, stacks) = (4096, (1 << 18) / 4096 + 1);
+    let stack = |n| (format!("blk.{n}.ffn_up_exps.weight"), [1, 1, experts], 1, n * 2 * experts);
+    let front = front_of(&(0..stacks).map(stack).collect::<Vec<_>>());
+    let mut file = File::create(&path).unwrap();
+    file.write_all(&front).unwrap();
+    file.set_len((front.len() as u64).next_multiple_of(32) + stacks * 2 * experts).unwrap();
+    let error = Checkpoint::open(&path, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("the weight count is 266240, at most 262144 are accepted"), "{error}");
     fs::remove_file(path).unwrap();
 }
 
