@@ -9,7 +9,6 @@
 //! Eight weight rows go side by side, 32 bits of each in a vector ([`lanes`]), so nothing is ever summed
 //! across a vector; their blocks are transposed on the way from the file to the registers and, for several
 //! tokens, kept unpacked in the first-level cache. Unpacking is written once ([`k_quants`], [`blocks_of_32`]).
-//! Where one token is faster without, whole numbers are summed across vectors, which changes nothing.
 
 pub(crate) mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -131,16 +130,6 @@ trait Format {
     /// # Safety
     /// The rows have such a block.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>);
-
-    /// [`Format::unpack`] for the only token, with groups of any kind: what is used once need not be unpacked.
-    ///
-    /// # Safety
-    /// The rows have such a block.
-    #[inline(always)]
-    unsafe fn unpack_once<L: Lanes>(rows: &Rows, block: usize, sink: &mut Multiply<L>) {
-        // SAFETY: by the caller's promise.
-        unsafe { Self::unpack::<L>(rows, block, sink) };
-    }
 }
 
 #[inline(always)]
@@ -169,7 +158,7 @@ unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows) -> [f32
     for block in 0..blocks {
         fetch_ahead::<F>(rows, blocks, block);
         // SAFETY: by the caller's promise; the sink takes as many groups as there are blocks of `x`.
-        unsafe { F::unpack_once::<L>(rows, block, &mut sink) };
+        unsafe { F::unpack::<L>(rows, block, &mut sink) };
     }
     L::store(sink.sum)
 }

@@ -82,33 +82,7 @@ fn dot<const BITS: u32>(
     sum
 }
 
-/// The eight numbers of each row added up, rows in order: two rounds of unpacking as in [`Lanes::load_16`], then the
-/// halves.
-#[inline(always)]
-fn joined([a, b, c, d, e, f, g, h]: [__m256i; ROWS]) -> __m256i {
-    let (abcd, efgh) = (quarters(halves(a, b), halves(c, d)), quarters(halves(e, f), halves(g, h)));
-    simd!(_mm256_add_epi32(
-        _mm256_blend_epi32::<0xf0>(abcd, efgh),
-        _mm256_permute2x128_si256::<0x21>(abcd, efgh)
-    ))
-}
-
-/// Of four numbers of each row, in each half of the vectors, sums of two.
-#[inline(always)]
-fn halves(a: __m256i, b: __m256i) -> __m256i {
-    simd!(_mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)))
-}
-
-/// Of two numbers of two rows each, in each half of the vectors, their sums.
-#[inline(always)]
-fn quarters(ab: __m256i, cd: __m256i) -> __m256i {
-    simd!(_mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)))
-}
-
 impl<const VNNI: bool> Lanes for Avx2<VNNI> {
-    // With VNNI multiplying is one step, so that there is less to gain; nobody has measured it.
-    const BY_ROW: bool = !VNNI;
-
     type Int = __m256i;
     type Float = __m256;
 
@@ -151,18 +125,6 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> __m256 {
         simd!(_mm256_cvtph_ps(words(rows, at)))
-    }
-
-    #[inline(always)]
-    // SAFETY: the caller promises what the trait asks for.
-    unsafe fn dot_bytes(rows: &[*const u8; ROWS], at: usize, x: &[i8; BLOCK]) -> __m256i {
-        let x = simd!(_mm256_loadu_si256(x.as_ptr().cast()));
-        let mut sums = [simd!(_mm256_setzero_si256()); ROWS];
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            let codes = simd!(_mm256_loadu_si256(row.add(at).cast()));
-            *sum = simd!(_mm256_madd_epi16(pairs::<8>(codes, x), _mm256_set1_epi16(1)));
-        }
-        joined(sums)
     }
 
     #[inline(always)]

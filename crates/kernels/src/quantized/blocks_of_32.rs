@@ -1,9 +1,9 @@
 //! Unpacking of formats with one scale per 32 columns: INT4 and ggml's first ones. Layouts: see
 //! [`crate::matrix`] and [`crate::ggml`], whose exact widening is the oracle of this.
 
-use super::groups::{InPlace, Plain, Sink, WithMin};
+use super::Format;
+use super::groups::{Plain, Sink, WithMin};
 use super::lanes::{Lanes, ROWS, Rows};
-use super::{Format, Multiply};
 use crate::ggml::{IQ4, half_of_e8m0};
 
 const NIBBLES: u32 = 0x0f0f_0f0f;
@@ -163,19 +163,6 @@ impl Format for Q8_0 {
         };
         let codes = [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]];
         sink.take(Plain { codes, scale });
-    }
-
-    #[inline(always)]
-    // SAFETY: the caller promises what the trait asks for.
-    unsafe fn unpack_once<L: Lanes>(rows: &Rows, block: usize, sink: &mut Multiply<L>) {
-        let at = Self::BYTES * block;
-        // SAFETY: a block has 34 bytes.
-        unsafe {
-            match L::BY_ROW {
-                true => sink.take(InPlace::<L>::new(&rows.blocks, at + 2, L::load_f16(&rows.blocks, at))),
-                false => Self::unpack::<L>(rows, block, sink),
-            }
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Unpacked groups of 32 columns of eight rows, and how each kind is multiplied.
 
 use super::activations::Block;
-use super::lanes::{Lanes, ROWS};
+use super::lanes::Lanes;
 
 /// What takes the groups of a block, in order.
 pub(super) trait Sink<G> {
@@ -27,31 +27,6 @@ impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, O
         if OFFSET != 0 {
             dot = L::subtract(dot, L::dot_sums(L::splat(OFFSET << 16 | OFFSET), x));
         }
-        L::fma_scaled(dot, self.scale, x.scale, sums)
-    }
-}
-
-/// [`Plain`] of signed bytes that stay where they are.
-pub(super) struct InPlace<'a, L: Lanes> {
-    rows: &'a [*const u8; ROWS],
-    at: usize,
-    scale: L::Float,
-}
-
-impl<'a, L: Lanes> InPlace<'a, L> {
-    /// # Safety
-    /// The rows have 32 bytes from byte `at` on, for as long as this is used.
-    #[inline(always)]
-    pub(super) unsafe fn new(rows: &'a [*const u8; ROWS], at: usize, scale: L::Float) -> Self {
-        InPlace { rows, at, scale }
-    }
-}
-
-impl<L: Lanes> Group<L> for InPlace<'_, L> {
-    #[inline(always)]
-    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
-        // SAFETY: `new` was promised these bytes.
-        let dot = unsafe { L::dot_bytes(self.rows, self.at, &x.codes) };
         L::fma_scaled(dot, self.scale, x.scale, sums)
     }
 }

@@ -17,9 +17,6 @@ pub(super) struct Rows {
 
 /// The operations, on one instruction set. Instances are made only inside functions compiled for it.
 pub(super) trait Lanes: Copy {
-    /// Whether rows as they lie, their sums joined at the end, are faster for one token than rows side by side.
-    const BY_ROW: bool;
-
     /// 32 bits of each row.
     type Int: Copy;
     /// An f32 of each row.
@@ -45,12 +42,6 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The rows have these bytes.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Self::Float;
-
-    /// `Σ_i w[i] x[i]` of 32 signed bytes from byte `at` on of each row.
-    ///
-    /// # Safety
-    /// The rows have these bytes.
-    unsafe fn dot_bytes(rows: &[*const u8; ROWS], at: usize, x: &[i8; BLOCK]) -> Self::Int;
 
     fn zero() -> Self::Float;
     fn splat(bits: u32) -> Self::Int;

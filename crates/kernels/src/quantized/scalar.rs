@@ -38,8 +38,6 @@ fn halves(bits: u32) -> [i32; 2] {
 }
 
 impl Lanes for Scalar {
-    const BY_ROW: bool = true;
-
     type Int = Ints;
     type Float = Floats;
 
@@ -66,15 +64,6 @@ impl Lanes for Scalar {
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Floats {
         // SAFETY: by the caller's promise.
         unsafe { bytes(rows, at) }.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes)))
-    }
-
-    // SAFETY: the caller promises what the trait asks for.
-    unsafe fn dot_bytes(rows: &[*const u8; ROWS], at: usize, x: &[i8; BLOCK]) -> Ints {
-        // SAFETY: by the caller's promise.
-        let rows = unsafe { bytes::<BLOCK>(rows, at) };
-        rows.map(|row| {
-            row.iter().zip(x).map(|(w, x)| i32::from(*w as i8) * i32::from(*x)).sum::<i32>() as u32
-        })
     }
 
     fn zero() -> Floats {
