@@ -241,10 +241,14 @@ def folders():
     folder("int4-shape-of-three", INT4, int4(weight_shape=("I32", [3])), "Shape", "[3]", "[2]")
     folder("int4-shape-f32", INT4, int4(weight_shape=("F32", [2])), "Format", "I32 or I64")
     folder("int4-half-a-group", INT4, int4(cols=16, weight_scale=("BF16", [2, 1])), "Matrix", "16 columns")
-    folder("int4-scale-too-short", INT4, int4(weight_scale=("BF16", [2, 1])), "Matrix", "weight_scale", "4 bytes")
+    folder("int4-scale-too-short", INT4, int4(weight_scale=("BF16", [2, 1])), "Shape", "weight_scale", "[2, 1]", "[2, 2]")
+    folder("int4-scale-transposed", INT4, int4(rows=4, weight_scale=("BF16", [2, 4])), "Shape", "weight_scale", "[2, 4]", "[4, 2]")
     folder("fp8-grid-too-small", FP8,
            tensors(model__x__weight=("F8_E4M3", [130, 2]), model__x__weight_scale_inv=("F32", [1, 1])),
-           "Matrix", "weight_scale_inv", "expected 8")
+           "Shape", "weight_scale_inv", "[1, 1]", "[2, 1]")
+    folder("fp8-scale-transposed", FP8,
+           tensors(model__x__weight=("F8_E4M3", [2, 130]), model__x__weight_scale_inv=("F32", [2, 1])),
+           "Shape", "weight_scale_inv", "[2, 1]", "[1, 2]")
     folder("fp8-scale-bf16", FP8,
            tensors(model__x__weight=("F8_E4M3", [2, 2]), model__x__weight_scale_inv=("BF16", [1, 1])), "Format", "F8_E8M0")
     folder("f64", None, tensors(model__x__weight=("F64", [2, 2])), "Format", "F64")
