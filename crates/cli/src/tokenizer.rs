@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The tokenizer of a folder with the official files, of a GGUF file, or of a folder that holds one.
 pub(crate) fn open(path: &Path) -> Result<Tokenizer, Box<dyn Error>> {
-    if path.is_dir() && (path.join(RANK_FILE).exists() || !holds_gguf(path)) {
+    if has_official_files(path) {
         return Ok(Tokenizer::from_dir(path)?);
     }
     let checkpoint = Checkpoint::open(path, &mut |_| ())?;
@@ -30,7 +30,7 @@ pub(crate) fn of_gguf(vocabulary: &GgufVocabulary) -> Result<Tokenizer, Box<dyn 
 
 /// The turn format that a folder asks for, a GGUF file, or a folder that holds one.
 pub(crate) fn template(path: &Path) -> Result<Template, Box<dyn Error>> {
-    if path.is_dir() && (path.join(RANK_FILE).exists() || !holds_gguf(path)) {
+    if has_official_files(path) {
         return Ok(Template::from_dir(path)?);
     }
     let checkpoint = Checkpoint::open(path, &mut |_| ())?;
@@ -49,6 +49,11 @@ pub(crate) fn template_of_gguf(
 ) -> Result<Template, Box<dyn Error>> {
     let thinks = vocabulary.tokens.iter().any(|token| token == "<think>");
     Ok(Template::detect(vocabulary.chat_template.as_deref(), config["model_type"].as_str(), thinks)?)
+}
+
+/// A folder with the official files, or one that should have them.
+fn has_official_files(path: &Path) -> bool {
+    path.is_dir() && (path.join(RANK_FILE).exists() || !holds_gguf(path))
 }
 
 fn holds_gguf(folder: &Path) -> bool {
