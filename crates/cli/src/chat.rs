@@ -20,7 +20,7 @@ use k2_chat::{
 use k2_engine::{Canceller, Engine, EngineOptions, Event, FinishReason, Grammar, Request};
 use k2_server::Followed;
 
-use crate::model::{self, ModelArgs, TemplateArgs, TokenizerArgs, masked_ids};
+use crate::model::{self, ModelArgs, TemplateArgs, TokenizerArgs, answer_markers, masked_ids};
 use crate::sampling::SamplingArgs;
 use shown::Shown;
 use tools::{ToolArgs, Tools};
@@ -69,7 +69,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), Box<dyn Error>> {
     let tools = args.tools.tools(model.is_embedded())?;
     let stop_ids = model.stop_ids(&tokenizer);
     let grammar = grammar(&tools, template, &tokenizer, &stop_ids, !args.no_thinking)?;
-    let engine = model.start(EngineOptions::default())?;
+    let answers = answer_markers(&tokenizer);
+    let engine = model.start(EngineOptions { answers, ..EngineOptions::default() })?;
     let request = Request {
         max_tokens: args.max_tokens.unwrap_or(usize::MAX),
         sampling: args.sampling.sampling(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 use k2_chat::{Template, Tokenizer};
-use k2_engine::{Engine, EngineOptions};
+use k2_engine::{AnswerMarkers, Engine, EngineOptions};
 use k2_kernels::Pool;
 use k2_model::{KimiK2, Precision};
 use k2_server::{Log, LogFormat, LogLevel};
@@ -161,6 +161,16 @@ fn name_of(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     name.map_or_else(|| "kimi-k2".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// How answers of earlier turns are found in a prompt: in every turn format of Kimi alike.
+pub(crate) fn answer_markers(tokenizer: &Tokenizer) -> Option<AnswerMarkers> {
+    let id = |name| tokenizer.specials().id(name);
+    Some(AnswerMarkers {
+        assistant: id("<|im_assistant|>")?,
+        begin: id("<|im_middle|>")?,
+        end: id("<|im_end|>")?,
+    })
 }
 
 /// Ids that a tokenizer has no name for; they are never sampled.

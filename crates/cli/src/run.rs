@@ -18,7 +18,7 @@ use k2_weights::safetensors::Dtype;
 use k2_weights::save_safetensors;
 
 use crate::json_lines;
-use crate::model::{self, Model, ModelArgs, TokenizerArgs, masked_ids};
+use crate::model::{self, Model, ModelArgs, TokenizerArgs, answer_markers, masked_ids};
 use crate::sampling::SamplingArgs;
 use output::{Output, TextOutput};
 
@@ -63,7 +63,8 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let _log = model::warnings()?;
     let model = args.model.open()?;
     let mut output = Output::new(!args.json, args.text_output(&model)?);
-    let engine = model.start(EngineOptions::default())?;
+    let answers = output.text.as_ref().and_then(|text| answer_markers(&text.tokenizer));
+    let engine = model.start(EngineOptions { answers, ..EngineOptions::default() })?;
     let request = args.request(&model, output.text.as_ref().map(|text| &text.tokenizer), &engine);
     let sampling = request.sampling;
     let ended = output.take(engine.submit(request)?)?;

@@ -1,10 +1,10 @@
 //! The cache's blocks: who has them, and which of them hold a beginning that somebody may want again.
 //!
-//! Full blocks form a tree: a block is known by the node before it and by its own tokens, compared one by
+//! Full blocks form a tree: a block is known by the node before it and by its own rows (`row`), compared one by
 //! one, so a hit is never a guess. Blocks that nobody uses stay in the tree until their room is needed, the
 //! longest unused first (the automatic prefix caching of vLLM, arXiv 2309.06180, and SGLang, arXiv 2312.07104).
-//! A block found in the tree holds the bits that computing it anew would give, because a token's bits depend on
-//! the tokens before it alone.
+//! A block found in the tree holds the bits that computing it anew would give, because a row's bits depend on
+//! the rows before it alone.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -38,7 +38,7 @@ struct Block {
     since: u64,
 }
 
-/// What a block is known by: the node before it, and its tokens.
+/// What a block is known by: the node before it, and its rows.
 pub(crate) type Key = (Node, [u32; BLOCK_TOKENS]);
 
 /// The blocks of one sequence, in order.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::event::Events;
 use crate::prefix_store::{Directory, PrefixStore, PrefixStoreError, PrefixStoreOptions};
 use crate::request::{Request, SubmitError};
+use crate::row::{AnswerMarkers, rows_of_prompt};
 use crate::sequence::Sequence;
 use crate::stats::{Counters, Stats};
 use crate::worker::{Command, Worker};
@@ -25,6 +26,8 @@ pub struct Engine {
     /// One permit for each request that may wait.
     queue: Arc<Semaphore>,
     limits: Arc<Limits>,
+    config: Config,
+    answers: Option<AnswerMarkers>,
     counters: Arc<Counters>,
     store: Option<Arc<Directory>>,
 }
@@ -38,18 +41,22 @@ pub struct EngineOptions {
     /// Tokens that the cache holds for all sequences together, those that nobody uses any more included; at
     /// least `context_tokens` are used.
     pub cache_tokens: usize,
-    /// Prompt tokens computed in one step, beside one token of each sequence that has begun its answer.
+    /// Prompt tokens computed in one step, beside one token of each sequence that has begun its answer; four times as
+    /// many of a prompt that is alone, unless its logits are wanted.
     /// Results do not depend on it.
     pub prefill_chunk: usize,
     /// Sequences computed at the same time. Results do not depend on it.
     pub max_sequences: usize,
     /// Requests that may wait.
     pub max_waiting: usize,
-    /// How the cache keeps latents. Results depend on it, and on nothing else here.
+    /// How the cache keeps latents. Results depend on it.
     pub cache_dtype: CacheDtype,
     /// Most tokens that are drafted from earlier copies and checked in one step with the next one; 0 for none.
     /// Results do not depend on it.
     pub speculate: usize,
+    /// How answers of earlier turns are told from the rest of a prompt, so that their rows are computed as they were then,
+    /// and found where they were kept. Results depend on it as the order of a sum does.
+    pub answers: Option<AnswerMarkers>,
 }
 
 impl Default for EngineOptions {
@@ -62,6 +69,7 @@ impl Default for EngineOptions {
             max_waiting: 64,
             cache_dtype: CacheDtype::default(),
             speculate: 0,
+            answers: None,
         }
     }
 }
@@ -135,6 +143,7 @@ impl Engine {
         store: Option<&PrefixStoreOptions>,
     ) -> Result<Engine, StartError> {
         let limits = Arc::new(options.limits(&model.config)?);
+        let config = model.config.clone();
         let store = store.map(|store| PrefixStore::open(store, &model, &limits)).transpose()?;
         let (commands, inbox) = sync_channel(options.max_waiting);
         let queue = Arc::new(Semaphore::new(options.max_waiting));
@@ -142,7 +151,7 @@ impl Engine {
         let counters = Arc::new(Counters::default());
         let worker = Worker::new(model, Arc::clone(&limits), store, Arc::clone(&counters));
         thread::Builder::new().name("k2-engine".into()).spawn(move || worker.run(&inbox))?;
-        Ok(Engine { commands, queue, limits, counters, store: directory })
+        Ok(Engine { commands, queue, limits, config, answers: options.answers, counters, store: directory })
     }
 
     /// Queues a request, or says what is wrong with it.
@@ -152,8 +161,10 @@ impl Engine {
         let Ok(queued) = Arc::clone(&self.queue).try_acquire_owned() else { return Err(full) };
         let (sender, receiver) = unbounded_channel();
         let events = Events { receiver, cancelled: Arc::new(AtomicBool::new(false)) };
+        let rows = rows_of_prompt(&self.config, self.answers.as_ref(), &request.prompt);
         let sequence = Sequence::new(
             request,
+            rows,
             sender,
             Arc::clone(&events.cancelled),
             Some(queued),

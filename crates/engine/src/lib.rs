@@ -13,6 +13,7 @@ mod event;
 mod logprobs;
 pub mod prefix_store;
 mod request;
+mod row;
 mod sampler;
 mod scheduler;
 mod sequence;
@@ -26,5 +27,6 @@ pub use event::{Canceller, Event, Events, FinishReason, Logprobs, Timings, Usage
 pub use k2_model::CacheDtype;
 pub use prefix_store::{PrefixStoreError, PrefixStoreOptions};
 pub use request::{MAX_TOP_LOGPROBS, Request, Sampling, SubmitError};
+pub use row::AnswerMarkers;
 pub use sampler::{Choice, Sampler, SamplerError};
 pub use stats::{PrefixStoreStats, Stats};

@@ -122,7 +122,6 @@ impl PrefixStore {
             program: key::program().map_err(PrefixStoreError::Program)?,
             config: format!("{:?}", model.config),
             cache_dtype: limits.cache_dtype.to_string(),
-            attention_form: format!("{:?}", model.attention_form),
             precision: format!("{:?}", model.precision),
             isa: isa().name(),
         };

@@ -17,6 +17,7 @@ use crate::event::{Event, FinishReason, Timings, Usage};
 use crate::logprobs::logprobs;
 use crate::prefix_store::{PrefixStore, StoredBlocks, rows};
 use crate::request::Request;
+use crate::row::runs;
 use crate::sampler::{Choice, Sampler};
 
 /// Prompt and answer so far. Prefill and decode are the same thing: tokens that are not computed yet.
@@ -24,6 +25,8 @@ use crate::sampler::{Choice, Sampler};
 pub(crate) struct Sequence {
     /// Prompt, then the answer.
     tokens: Vec<u32>,
+    /// What the cache knows each of them by.
+    rows: Vec<u32>,
     /// How many of them are in the cache.
     num_computed_tokens: usize,
     /// Where in the cache.
@@ -58,6 +61,7 @@ pub(crate) struct Sequence {
 impl Sequence {
     pub(crate) fn new(
         mut request: Request,
+        rows: Vec<u32>,
         events: UnboundedSender<Event>,
         cancelled: Arc<AtomicBool>,
         queued: Option<OwnedSemaphorePermit>,
@@ -68,6 +72,7 @@ impl Sequence {
         Sequence {
             usage: Usage { prompt_tokens: tokens.len(), ..Usage::default() },
             tokens,
+            rows,
             num_computed_tokens: 0,
             block_table: BlockTable::default(),
             stored: StoredBlocks::default(),
@@ -94,7 +99,7 @@ impl Sequence {
         if !self.wants_prompt_rows() {
             self.block_table = pool.find(self.before_last());
             self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
-            self.stored.begin(store, &self.tokens, self.block_table.blocks.len());
+            self.stored.begin(store, &self.rows, self.block_table.blocks.len());
         }
         let first = self.begun.is_none();
         if first {
@@ -166,7 +171,7 @@ impl Sequence {
                 break;
             }
             self.num_computed_tokens += BLOCK_TOKENS;
-            pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
+            pool.publish(&mut self.block_table, &self.rows[..self.num_computed_tokens]);
             if self.usage.completion_tokens == 0 && !self.has_left {
                 self.usage.num_cached_tokens += BLOCK_TOKENS;
             }
@@ -190,7 +195,7 @@ impl Sequence {
         }
         let before = self.num_computed_tokens;
         let last = self.tokens.len() - 1;
-        pool.follow(&mut self.block_table, &self.tokens[..last]);
+        pool.follow(&mut self.block_table, &self.rows[..last]);
         self.num_computed_tokens = self.block_table.blocks.len() * BLOCK_TOKENS;
         let taken = self.num_computed_tokens - before;
         if taken > 0 && self.usage.completion_tokens == 0 && !self.has_left {
@@ -199,15 +204,15 @@ impl Sequence {
         }
     }
 
-    /// All tokens but the last, which is computed in any case, for its logits.
+    /// All rows but the last, which is computed in any case, for its logits.
     fn before_last(&self) -> &[u32] {
-        &self.tokens[..self.tokens.len() - 1]
+        &self.rows[..self.rows.len() - 1]
     }
 
     /// Gives full blocks that are new to the prefix store, as many as it takes now.
     pub(crate) fn store(&mut self, store: &PrefixStore, cache: &KvCache) {
         let full = self.num_computed_tokens / BLOCK_TOKENS;
-        self.stored.store(store, cache, &self.tokens, &self.block_table.blocks[..full]);
+        self.stored.store(store, cache, &self.rows, &self.block_table.blocks[..full]);
     }
 
     /// Whether nobody wants the rest.
@@ -248,15 +253,22 @@ impl Sequence {
         pool.extend(&mut self.block_table, KvCache::blocks_for(self.num_computed_tokens + count))
     }
 
-    /// The next `count` tokens, for a step; those behind the last one are drafts.
-    pub(crate) fn chunk(&self, count: usize) -> Chunk<'_> {
+    /// The next `count` tokens, for a step; those behind the last one are drafts. A chunk for each run of rows in one
+    /// form.
+    pub(crate) fn chunks(&self, count: usize) -> impl Iterator<Item = Chunk<'_>> {
         let (start, end) = (self.num_computed_tokens, self.num_computed_tokens + count);
-        Chunk {
-            tokens: if count > self.pending() { &self.drafted[..count] } else { &self.tokens[start..end] },
-            start,
+        let (tokens, rows) = match count > self.pending() {
+            true => (&self.drafted[..count], &self.drafted[..count]),
+            false => (&self.tokens[start..end], &self.rows[start..end]),
+        };
+        let logits = self.logit_rows(end);
+        runs(rows).map(move |(run, form)| Chunk {
+            tokens: &tokens[run.clone()],
+            start: start + run.start,
             block_table: &self.block_table.blocks,
-            logits: self.logit_rows(end),
-        }
+            logits: if logits == LogitRows::Last && run.end < count { LogitRows::None } else { logits },
+            form,
+        })
     }
 
     /// Which rows of a step that ends at position `end` are needed.
@@ -292,7 +304,7 @@ impl Sequence {
             let first = logits.len().saturating_sub((1 + drafts) * limits.vocab_size);
             self.choose_all(drafts, &logits[first..], limits)
         };
-        pool.publish(&mut self.block_table, &self.tokens[..self.num_computed_tokens]);
+        pool.publish(&mut self.block_table, &self.rows[..self.num_computed_tokens]);
         end
     }
 
@@ -338,7 +350,7 @@ impl Sequence {
     }
 
     /// Whether the logits of every prompt position are needed.
-    fn wants_prompt_rows(&self) -> bool {
+    pub(crate) fn wants_prompt_rows(&self) -> bool {
         self.request.prompt_logits || self.request.prompt_logprobs.is_some()
     }
 
@@ -374,6 +386,7 @@ impl Sequence {
             return Some(FinishReason::Stop(id));
         }
         self.tokens.push(id);
+        self.rows.push(id);
         self.emit(Event::Token { id, logprobs });
         let full =
             self.usage.completion_tokens == self.request.max_tokens || self.tokens.len() == context_tokens;

@@ -112,9 +112,10 @@ impl Worker {
     fn forward(&mut self, parts: &[Part]) -> Result<Vec<(usize, FinishReason)>, String> {
         let began = Instant::now();
         let Worker { model, cache, scratch, scheduler, .. } = self;
-        let chunks: Vec<Chunk<'_>> =
-            parts.iter().map(|part| scheduler.running()[part.sequence].chunk(part.count)).collect();
-        let rows: Vec<usize> = chunks.iter().map(rows_of).collect();
+        let chunks_of = |part: &Part| scheduler.running()[part.sequence].chunks(part.count);
+        let chunks: Vec<Chunk<'_>> = parts.iter().flat_map(chunks_of).collect();
+        let rows: Vec<usize> =
+            parts.iter().map(|part| chunks_of(part).map(|chunk| rows_of(&chunk)).sum()).collect();
         // A bug in a step must not take the engine with it.
         let computed = catch_unwind(AssertUnwindSafe(|| {
             model.forward(cache, &chunks, scratch, None).map(<[f32]>::to_vec)

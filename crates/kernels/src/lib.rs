@@ -12,6 +12,7 @@ pub mod dtype;
 pub mod exp;
 mod floats;
 pub mod ggml;
+pub mod huge_pages;
 pub mod inputs;
 pub mod isa;
 pub mod latents;

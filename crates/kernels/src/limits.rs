@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use crate::dot::{LANES, Sum};
+use crate::huge_pages::advise_huge_pages;
 use crate::isa::{Isa, isa, per_isa};
 use crate::pool::Pool;
 
@@ -44,7 +45,7 @@ impl Limits {
         let read = read_bandwidth(pool, &buffer);
         drop(buffer);
         buffer = Vec::with_capacity(BUFFER / 8);
-        advise_huge_pages(&mut buffer);
+        advise_huge_pages(buffer.spare_capacity_mut());
         buffer.resize(BUFFER / 8, 1);
         let read_huge_pages = read_bandwidth(pool, &buffer);
         Limits {
@@ -82,22 +83,6 @@ per_isa! {
 #[inline(always)]
 fn sum_words_body(words: &[u64], sum: &mut u64) {
     *sum = words.iter().fold(0, |sum, word| sum ^ word);
-}
-
-/// Asks for huge pages behind the memory that a vector has reserved and not yet touched.
-fn advise_huge_pages(buffer: &mut Vec<u64>) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 2 << 20;
-        let spare = buffer.spare_capacity_mut();
-        let offset = spare.as_ptr().align_offset(PAGE);
-        let bytes = (size_of_val(spare) / PAGE).saturating_sub(1) * PAGE;
-        // SAFETY: whole pages inside the reserved memory; the advice changes no contents. A refusal leaves
-        // ordinary pages, which is what the measurement then shows.
-        unsafe { libc::madvise(spare.as_mut_ptr().add(offset).cast(), bytes, libc::MADV_HUGEPAGE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = buffer;
 }
 
 /// Chains of multiply-adds that do not wait for each other, as many as the registers hold.

@@ -1,9 +1,11 @@
 //! What one step computes: pieces of several sequences.
 
+use crate::attention_form::AttentionForm;
 use crate::config::Config;
 use crate::kv_cache::{BLOCK_TOKENS, KvCache};
 
-/// The next tokens of one sequence: a whole prompt, a part of one, or a single token.
+/// The next tokens of one sequence: a whole prompt, a part of one, or a single token. A step may hold several of a
+/// sequence, if they follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
     /// Token ids; not empty.
@@ -14,6 +16,8 @@ pub struct Chunk<'a> {
     pub block_table: &'a [u32],
     /// Which rows get logits.
     pub logits: LogitRows,
+    /// In which form its rows attend.
+    pub form: AttentionForm,
 }
 
 /// Rows of a chunk that the head is computed for.
@@ -91,6 +95,15 @@ impl<'a> Batch<'a> {
     /// Chunk and position of every row.
     pub(crate) fn positions(&self) -> impl Iterator<Item = (&'a Chunk<'a>, usize)> {
         self.chunks.iter().flat_map(|chunk| (0..chunk.tokens.len()).map(move |i| (chunk, chunk.start + i)))
+    }
+
+    /// Each chunk with the number of its first row.
+    pub(crate) fn chunks_with_rows(&self) -> impl Iterator<Item = (usize, &'a Chunk<'a>)> {
+        self.chunks.iter().scan(0, |row, chunk| {
+            let first = *row;
+            *row += chunk.tokens.len();
+            Some((first, chunk))
+        })
     }
 
     /// Numbers of the rows that get logits, ascending.

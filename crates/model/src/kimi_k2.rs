@@ -9,7 +9,7 @@ use crate::batch::{Batch, BatchError, Chunk};
 use crate::config::Config;
 use crate::kv_cache::KvCache;
 use crate::layer::Layer;
-use crate::mla::{AttentionForm, Step};
+use crate::mla::Step;
 use crate::rope::Rope;
 use crate::scratch::{Scratch, sized};
 use crate::trace::Trace;
@@ -30,8 +30,6 @@ pub struct KimiK2 {
     pub lm_head: Matrix,
     /// How products are computed; fast, unless set otherwise.
     pub precision: Precision,
-    /// How attention is computed.
-    pub attention_form: AttentionForm,
     /// The threads.
     pub pool: Pool,
 }
@@ -62,7 +60,6 @@ impl KimiK2 {
                 angles: &angles,
                 layer,
                 softmax_scale: self.rope.softmax_scale,
-                form: self.attention_form,
                 precision: self.precision,
             };
             weights.forward(&step, cache, scratch, trace.as_deref_mut());

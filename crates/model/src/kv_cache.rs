@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use k2_kernels::Pool;
 use k2_kernels::attention::Pages;
+use k2_kernels::huge_pages::advise_huge_pages;
 use k2_kernels::latents::{Q8_BYTES, Q8_GROUP, narrow_bf16, narrow_q8, widen_bf16, widen_q8};
 use k2_kernels::pool::SharedRows;
 
@@ -71,9 +72,9 @@ impl KvCache {
         let width = row_width(config);
         let numbers = blocks * BLOCK_TOKENS * width;
         let layer = || match dtype {
-            CacheDtype::F32 => Rows::F32(vec![0.0; numbers]),
-            CacheDtype::Bf16 => Rows::Bf16(vec![0; numbers]),
-            CacheDtype::Q8 => Rows::Q8(vec![0; numbers / Q8_GROUP * Q8_BYTES]),
+            CacheDtype::F32 => Rows::F32(zeros(numbers)),
+            CacheDtype::Bf16 => Rows::Bf16(zeros(numbers)),
+            CacheDtype::Q8 => Rows::Q8(zeros(numbers / Q8_GROUP * Q8_BYTES)),
         };
         KvCache {
             layers: (0..config.num_hidden_layers).map(|_| layer()).collect(),
@@ -264,6 +265,13 @@ impl fmt::Display for CacheDtype {
             CacheDtype::Q8 => "q8",
         })
     }
+}
+
+/// Zeros that take no memory until something is written, and then huge pages.
+fn zeros<T: Default + Copy>(len: usize) -> Vec<T> {
+    let mut zeros = vec![T::default(); len];
+    advise_huge_pages(&mut zeros);
+    zeros
 }
 
 /// Bytes of so many numbers in groups of eight bits.

@@ -4,6 +4,7 @@
 //! names. Mixture-of-experts routing and multi-head latent attention follow DeepSeek-V3
 //! (arXiv 2412.19437), which Kimi K2 (arXiv 2507.20534) shares.
 
+pub mod attention_form;
 pub mod batch;
 pub mod config;
 pub mod kimi_k2;
@@ -21,12 +22,12 @@ pub mod trace;
 
 pub use k2_kernels::Precision;
 
+pub use attention_form::AttentionForm;
 pub use batch::{BatchError, Chunk, LogitRows};
 pub use config::{Config, ConfigError, Yarn};
 pub use kimi_k2::KimiK2;
 pub use kv_cache::{CacheDtype, KvCache};
 pub use load::LoadError;
-pub use mla::AttentionForm;
 pub use scratch::Scratch;
 pub use synthetic::Synthetic;
 pub use trace::Trace;

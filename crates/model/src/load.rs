@@ -9,7 +9,7 @@ use k2_weights::{Checkpoint, WeightsError};
 use crate::config::{Config, ConfigError};
 use crate::kimi_k2::KimiK2;
 use crate::layer::{FeedForward, Layer};
-use crate::mla::{AttentionForm, KeyValueProjection, Mla, QueryProjection};
+use crate::mla::{KeyValueProjection, Mla, QueryProjection};
 use crate::mlp::Mlp;
 use crate::moe::Moe;
 use crate::rope::Rope;
@@ -69,9 +69,9 @@ impl KimiK2 {
             })
             .collect::<Result<Vec<Layer>, WeightsError>>()?;
         progress(config.num_hidden_layers, config.num_hidden_layers);
-        let (rope, attention_form) = (Rope::new(&config), AttentionForm::default());
+        let rope = Rope::new(&config);
         let precision = Precision::default();
-        Ok(KimiK2 { rope, embed_tokens, layers, norm, lm_head, precision, attention_form, pool, config })
+        Ok(KimiK2 { rope, embed_tokens, layers, norm, lm_head, precision, pool, config })
     }
 }
 

@@ -1,16 +1,21 @@
 //! Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1).
 //!
-//! Keys and values of all heads come from one latent per token, which is what the cache holds. Two
-//! forms of the same sum: *absorbed* (default) moves `kv_b_proj` over to the query and to the output
-//! and attends to the latents themselves; *naive* computes every head's keys and values, as the
-//! formula reads, and is the oracle of the first. Either one gives a token the same bits in any batch.
+//! Keys and values of all heads come from one latent per token, which is what the cache holds. Three
+//! forms of the same sum: *absorbed* moves `kv_b_proj` over to the query and to the output and attends to
+//! the latents themselves; *decompressed* computes every head's keys and values, as the formula reads, range by
+//! range; *naive* does so all at once, and is the oracle of the others. Each gives a token the same bits in any batch;
+//! which one a row has, its sequence says (`attention_form`).
 
-use k2_kernels::attention::{AttentionScratch, Pages, Row, Shape, attend};
+use k2_kernels::attention::{
+    AttentionScratch, DecompressedShape, Decompression, HeadRows, Pages, Row, Run, Shape, attend,
+    attend_decompressed,
+};
 use k2_kernels::matmul::{Product, matmul_heads, matmul_heads_transposed, products};
 use k2_kernels::rmsnorm::rmsnorm;
 use k2_kernels::{Inputs, Matrix, Pool, Precision};
 
-use crate::batch::Batch;
+use crate::attention_form::AttentionForm;
+use crate::batch::{Batch, Chunk};
 use crate::config::Config;
 use crate::kv_cache::KvCache;
 use crate::rope::Angles;
@@ -18,16 +23,6 @@ use crate::scratch::sized;
 
 /// `q_a_layernorm` and `kv_a_layernorm` use this whatever `rms_norm_eps` says, as the official code does.
 const LATENT_NORM_EPS: f32 = 1e-6;
-
-/// How attention over the latents is computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AttentionForm {
-    /// Queries and outputs go through `kv_b_proj`; keys and values stay latents.
-    #[default]
-    Absorbed,
-    /// Keys and values of every head are computed from the latents at each step: slow and obvious.
-    Naive,
-}
 
 /// One layer's attention weights, by their checkpoint names.
 pub struct Mla {
@@ -91,6 +86,7 @@ pub struct MlaScratch {
     latents: Vec<f32>,
     attention: AttentionScratch,
     attended: Vec<f32>,
+    values: Vec<f32>,
     heads_out: Vec<f32>,
 }
 
@@ -102,7 +98,6 @@ pub(crate) struct Step<'a> {
     pub angles: &'a Angles,
     pub layer: usize,
     pub softmax_scale: f32,
-    pub form: AttentionForm,
     pub precision: Precision,
 }
 
@@ -122,10 +117,11 @@ impl Mla {
         let read =
             step.batch.chunks.iter().map(|chunk| (chunk.block_table, chunk.start + chunk.tokens.len()));
         cache.widen(step.pool, step.layer, read);
-        match step.form {
-            AttentionForm::Absorbed => self.attend_absorbed(step, cache, scratch),
-            AttentionForm::Naive => self.attend_naive(step, cache, scratch),
-        }
+        let per_row = step.config.num_attention_heads * step.config.v_head_dim;
+        scratch.heads_out.resize(step.batch.rows() * per_row, 0.0);
+        self.attend_absorbed(step, cache, scratch);
+        self.attend_decompressed(step, cache, scratch);
+        self.attend_naive(step, cache, scratch);
         let MlaScratch { inputs, heads_out, .. } = scratch;
         inputs.set(step.pool, step.precision, [&self.o_proj].into_iter(), 1, heads_out);
         products(step.pool, inputs, [Product::new(&self.o_proj, out)]);
@@ -183,39 +179,47 @@ impl Mla {
         }
     }
 
+    /// `scratch.heads_out`, `[T, heads, v_head_dim]`, of the rows in the absorbed form.
     fn attend_absorbed(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {
-        let (rows, heads, latent) =
-            (step.batch.rows(), step.config.num_attention_heads, step.config.kv_lora_rank);
-        let width = cache.width();
-        self.absorb_queries(step, width, scratch);
-        let pages: Vec<Pages<'_>> = step
-            .batch
-            .chunks
-            .iter()
-            .map(|chunk| cache.pages(step.layer, chunk.block_table, chunk.start + chunk.tokens.len()))
-            .collect();
-        let chunks = step.batch.chunks.iter().zip(&pages);
-        let of_chunk = chunks.flat_map(|(chunk, pages)| {
-            (0..chunk.tokens.len()).map(|i| Row { pages, keys: chunk.start + i + 1 })
+        let (heads, latent, width) =
+            (step.config.num_attention_heads, step.config.kv_lora_rank, cache.width());
+        let chunks: Vec<(usize, &Chunk<'_>, Pages<'_>)> =
+            of_form(step, cache, AttentionForm::Absorbed).collect();
+        let rows =
+            || chunks.iter().flat_map(|(first_row, chunk, _)| *first_row..first_row + chunk.tokens.len());
+        if chunks.is_empty() {
+            return;
+        }
+        self.absorb_queries(step, rows(), width, scratch);
+        let sees = chunks.iter().flat_map(|(_, chunk, pages)| {
+            (0..chunk.tokens.len()).map(move |i| Row { pages, keys: chunk.start + i + 1 })
         });
-        let rows_of_batch: Vec<Row<'_>> = of_chunk.collect();
+        let sees: Vec<Row<'_>> = sees.collect();
         let shape = Shape { heads, width, value_len: latent, scale: step.softmax_scale };
-        let query = &scratch.query[..rows * heads * width];
-        let attended = sized(&mut scratch.attended, rows * heads * latent);
-        attend(step.pool, &shape, &rows_of_batch, query, &mut scratch.attention, attended);
-        self.values(step, scratch);
+        let query = &scratch.query[..sees.len() * heads * width];
+        let attended = sized(&mut scratch.attended, sees.len() * heads * latent);
+        attend(step.pool, &shape, &sees, query, &mut scratch.attention, attended);
+        self.values(step, rows(), sees.len(), scratch);
     }
 
-    /// `scratch.query`: `[T, heads, width]`, each `[q_nope through kv_b_proj's key rows | q_rope | 0]`.
-    fn absorb_queries(&self, step: &Step<'_>, width: usize, scratch: &mut MlaScratch) {
-        let (rows, c) = (step.batch.rows(), step.config);
+    /// `scratch.query`: `[rows, heads, width]`, each `[q_nope through kv_b_proj's key rows | q_rope | 0]`.
+    fn absorb_queries(
+        &self,
+        step: &Step<'_>,
+        rows: impl Iterator<Item = usize> + Clone,
+        width: usize,
+        scratch: &mut MlaScratch,
+    ) {
+        let (count, c) = (rows.clone().count(), step.config);
         let (heads, nope, latent) = (c.num_attention_heads, c.qk_nope_head_dim, c.kv_lora_rank);
         let inputs = &mut scratch.inputs;
-        let q_nope = sized(&mut scratch.q_nope, rows * heads * nope);
-        for (to, from) in q_nope.chunks_exact_mut(nope).zip(scratch.q.chunks_exact(c.qk_head_dim())) {
+        let q_nope = sized(&mut scratch.q_nope, count * heads * nope);
+        let q =
+            |row: usize| scratch.q[row * heads * c.qk_head_dim()..].chunks_exact(c.qk_head_dim()).take(heads);
+        for (to, from) in q_nope.chunks_exact_mut(nope).zip(rows.clone().flat_map(q)) {
             to.copy_from_slice(&from[..nope]);
         }
-        let q_latent = sized(&mut scratch.q_latent, rows * heads * latent);
+        let q_latent = sized(&mut scratch.q_latent, count * heads * latent);
         match &self.kv_b {
             KeyValueProjection::Joint { kv_b_proj } => {
                 matmul_heads_transposed(step.pool, kv_b_proj, heads, 0..nope, q_nope, q_latent);
@@ -225,46 +229,81 @@ impl Mla {
                 products(step.pool, inputs, [Product { w: k_b_proj, rows: 0..latent, y: q_latent }]);
             }
         }
-        let query = sized(&mut scratch.query, rows * heads * width);
-        for (i, query) in query.chunks_exact_mut(width).enumerate() {
-            let rope = &scratch.q[i * c.qk_head_dim()..][nope..c.qk_head_dim()];
-            query[..latent].copy_from_slice(&q_latent[i * latent..][..latent]);
-            query[latent..c.latent_width()].copy_from_slice(rope);
+        let query = sized(&mut scratch.query, count * heads * width);
+        let parts = q_latent.chunks_exact(latent).zip(rows.flat_map(q));
+        for (query, (q_latent, q)) in query.chunks_exact_mut(width).zip(parts) {
+            query[..latent].copy_from_slice(q_latent);
+            query[latent..c.latent_width()].copy_from_slice(&q[nope..]);
             query[c.latent_width()..].fill(0.0);
         }
     }
 
-    /// `scratch.heads_out`: `[T, heads, v_head_dim]` from the attended latents.
-    fn values(&self, step: &Step<'_>, scratch: &mut MlaScratch) {
+    /// `scratch.heads_out` of `count` rows, from the attended latents.
+    fn values(
+        &self,
+        step: &Step<'_>,
+        rows: impl Iterator<Item = usize>,
+        count: usize,
+        scratch: &mut MlaScratch,
+    ) {
         let c = step.config;
         let (heads, nope, v) = (c.num_attention_heads, c.qk_nope_head_dim, c.v_head_dim);
-        scratch.heads_out.resize(step.batch.rows() * heads * v, 0.0);
-        let of_batch = step.batch.rows() * heads * c.kv_lora_rank;
-        let (w, rows) = match &self.kv_b {
+        let (w, of_head) = match &self.kv_b {
             KeyValueProjection::Joint { kv_b_proj } => (kv_b_proj, nope..nope + v),
             KeyValueProjection::Split { v_b_proj, .. } => (v_b_proj, 0..v),
         };
-        let MlaScratch { inputs, attended, heads_out, .. } = scratch;
-        inputs.set(step.pool, step.precision, [w].into_iter(), heads, &attended[..of_batch]);
-        products(step.pool, inputs, [Product { w, rows, y: heads_out }]);
+        let MlaScratch { inputs, attended, values, heads_out, .. } = scratch;
+        let attended = &attended[..count * heads * c.kv_lora_rank];
+        let values = sized(values, count * heads * v);
+        inputs.set(step.pool, step.precision, [w].into_iter(), heads, attended);
+        products(step.pool, inputs, [Product { w, rows: of_head, y: values }]);
+        for (row, values) in rows.zip(values.chunks_exact(heads * v)) {
+            heads_out[row * heads * v..][..heads * v].copy_from_slice(values);
+        }
     }
 
+    /// `scratch.heads_out` of the rows in the decompressed form.
+    fn attend_decompressed(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {
+        let c = step.config;
+        let chunks: Vec<(usize, &Chunk<'_>, Pages<'_>)> =
+            of_form(step, cache, AttentionForm::Decompressed).collect();
+        let runs: Vec<Run<'_>> = chunks
+            .iter()
+            .map(|(first_row, chunk, pages)| Run {
+                pages,
+                start: chunk.start,
+                count: chunk.tokens.len(),
+                first_row: *first_row,
+            })
+            .collect();
+        let shape = DecompressedShape {
+            heads: c.num_attention_heads,
+            latent: c.kv_lora_rank,
+            key_len: c.qk_nope_head_dim,
+            shared_len: c.qk_rope_head_dim,
+            value_len: c.v_head_dim,
+            scale: step.softmax_scale,
+        };
+        if !runs.is_empty() {
+            let weights = self.kv_b.decompression(c.qk_nope_head_dim);
+            attend_decompressed(step.pool, &shape, &weights, &runs, &scratch.q, &mut scratch.heads_out);
+        }
+    }
+
+    /// `scratch.heads_out` of the rows in the naive form.
     fn attend_naive(&self, step: &Step<'_>, cache: &KvCache, scratch: &mut MlaScratch) {
         let c = step.config;
         let (query_row, out_row) =
             (c.num_attention_heads * c.qk_head_dim(), c.num_attention_heads * c.v_head_dim);
-        scratch.heads_out.resize(step.batch.rows() * out_row, 0.0);
-        let mut row = 0;
-        for chunk in step.batch.chunks {
+        for (first_row, chunk, _) in of_form(step, cache, AttentionForm::Naive) {
             let keys = chunk.start + chunk.tokens.len();
             let cached: Vec<&[f32]> =
                 (0..keys).map(|key| cache.row(step.layer, chunk.block_table, key)).collect();
             let (k_nope, v) = self.decompress(step, &cached);
-            for position in chunk.start..keys {
+            for (row, position) in (first_row..).zip(chunk.start..keys) {
                 let query = &scratch.q[row * query_row..][..query_row];
                 let out = &mut scratch.heads_out[row * out_row..][..out_row];
                 naive_row(step, query, &cached[..=position], &k_nope, &v, out);
-                row += 1;
             }
         }
     }
@@ -290,6 +329,33 @@ impl Mla {
         }
         (k_nope, values)
     }
+}
+
+impl KeyValueProjection {
+    fn decompression(&self, nope: usize) -> Decompression<'_> {
+        match self {
+            KeyValueProjection::Joint { kv_b_proj: w } => Decompression {
+                keys: HeadRows { w, first: 0, is_transposed: false },
+                values: HeadRows { w, first: nope, is_transposed: false },
+            },
+            KeyValueProjection::Split { k_b_proj, v_b_proj } => Decompression {
+                keys: HeadRows { w: k_b_proj, first: 0, is_transposed: true },
+                values: HeadRows { w: v_b_proj, first: 0, is_transposed: false },
+            },
+        }
+    }
+}
+
+/// The chunks in a form: the number of the first row, and what is in the cache with the chunk's own rows.
+fn of_form<'s>(
+    step: &'s Step<'_>,
+    cache: &'s KvCache,
+    form: AttentionForm,
+) -> impl Iterator<Item = (usize, &'s Chunk<'s>, Pages<'s>)> {
+    let pages =
+        |chunk: &Chunk<'_>| cache.pages(step.layer, chunk.block_table, chunk.start + chunk.tokens.len());
+    let chunks = step.batch.chunks_with_rows().filter(move |(_, chunk)| chunk.form == form);
+    chunks.map(move |(row, chunk)| (row, chunk, pages(chunk)))
 }
 
 /// `softmax((q_nope·k_nope + q_rope·k_rope) * scale) v` for one token, head by head.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k2_model::kv_cache::BLOCK_TOKENS;
-use k2_model::{BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
 use super::case::{Case, Phase};
 use super::work::Work;
@@ -83,6 +83,7 @@ impl<'m> Session<'m> {
 
     /// The tokens from one position to another, the logits of the last.
     fn prefill(&mut self, sequence: usize, first: usize, end: usize) -> Result<(), BatchError> {
+        let form = AttentionForm::of_turn(&self.model.config, first, end - first);
         for start in (first..end).step_by(self.prefill_chunk) {
             let next = end.min(start + self.prefill_chunk);
             let chunk = Chunk {
@@ -90,6 +91,7 @@ impl<'m> Session<'m> {
                 start,
                 block_table: &self.block_tables[sequence],
                 logits: if next == end { LogitRows::Last } else { LogitRows::None },
+                form,
             };
             self.model.forward(&mut self.cache, &[chunk], &mut self.scratch, None)?;
             self.filled[sequence] = self.filled[sequence].max(next);
@@ -104,6 +106,7 @@ impl<'m> Session<'m> {
             start: position,
             block_table: &self.block_tables[sequence],
             logits: LogitRows::Last,
+            form: AttentionForm::Absorbed,
         };
         let chunks: Vec<Chunk<'_>> = (0..batch).map(chunk).collect();
         self.model.forward(&mut self.cache, &chunks, &mut self.scratch, None)?;

@@ -2,13 +2,14 @@
 //!
 //! Bytes are those of the weights as stored, each matrix once per step, and of the cached latents. Of the routed
 //! experts, so many as independent uniform routing touches. An operation is a multiplication or an addition;
-//! attention is counted in the absorbed form.
+//! attention is counted in the form that it has, and each latent's way through `kv_b_proj` once, though later steps of
+//! a decompressed prompt go it again.
 
 use k2_kernels::Matrix;
 use k2_model::layer::FeedForward;
 use k2_model::mla::{KeyValueProjection, QueryProjection};
 use k2_model::mlp::Mlp;
-use k2_model::{CacheDtype, Config, KimiK2, KvCache};
+use k2_model::{AttentionForm, CacheDtype, Config, KimiK2, KvCache};
 
 use super::case::{Case, Phase};
 
@@ -48,7 +49,7 @@ impl Work {
                 + head.bytes
                 + latents_read * KvCache::bytes_per_token(c, CacheDtype::F32) as f64,
             operations: 2.0 * (weights.always.numbers + experts * weights.expert.numbers + head_operations)
-                + attention_operations(c, keys),
+                + attention_operations(c, case, keys),
         }
     }
 }
@@ -60,9 +61,16 @@ fn distinct_experts(config: &Config, tokens: f64) -> f64 {
 }
 
 /// Scores and weighted sums of one token in all layers.
-fn attention_operations(config: &Config, keys: f64) -> f64 {
-    let per_key = config.num_attention_heads * (config.latent_width() + config.kv_lora_rank);
-    2.0 * keys * (config.num_hidden_layers * per_key) as f64
+fn attention_operations(config: &Config, case: Case, keys: f64) -> f64 {
+    let form = match case.phase {
+        Phase::Prefill => AttentionForm::of_turn(config, case.depth, case.len),
+        Phase::Decode => AttentionForm::Absorbed,
+    };
+    let per_key = match form {
+        AttentionForm::Decompressed => config.qk_head_dim() + config.v_head_dim,
+        AttentionForm::Absorbed | AttentionForm::Naive => config.latent_width() + config.kv_lora_rank,
+    };
+    2.0 * keys * (config.num_hidden_layers * config.num_attention_heads * per_key) as f64
 }
 
 /// Stored bytes and numbers of some matrices.

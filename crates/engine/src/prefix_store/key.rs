@@ -1,7 +1,7 @@
 //! The name of a block on disk: a chain of hashes over all that its bits depend on.
 //!
-//! SHA-256 over the identity of the model, then for each block over the key before it and its own tokens. Equal
-//! keys mean equal weights, config, formats, program and tokens from the first to the last, so a hit is never a
+//! SHA-256 over the identity of the model, then for each block over the key before it and its own rows. Equal
+//! keys mean equal weights, config, formats, program and rows (`row`) from the first to the last, so a hit is never a
 //! guess and never somebody else's.
 
 use std::fs::File;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(pub(super) [u8; 32]);
 
-/// Everything that bits in the cache depend on, besides tokens.
+/// Everything that bits in the cache depend on, besides rows.
 pub(super) struct Identity {
     /// `Checkpoint::identity`.
     pub(super) weights: [u8; 32],
@@ -23,7 +23,6 @@ pub(super) struct Identity {
     pub(super) program: [u8; 32],
     pub(super) config: String,
     pub(super) cache_dtype: String,
-    pub(super) attention_form: String,
     pub(super) precision: String,
     /// Does not rely on all of them giving the same bits.
     pub(super) isa: &'static str,
@@ -33,13 +32,12 @@ impl Identity {
     /// The key of the empty beginning.
     pub(super) fn root(&self) -> Key {
         let mut hash = Sha256::new();
-        let Identity { weights, program, config, cache_dtype, attention_form, precision, isa } = self;
-        let parts: [&[u8]; 7] = [
+        let Identity { weights, program, config, cache_dtype, precision, isa } = self;
+        let parts: [&[u8]; 6] = [
             weights,
             program,
             config.as_bytes(),
             cache_dtype.as_bytes(),
-            attention_form.as_bytes(),
             precision.as_bytes(),
             isa.as_bytes(),
         ];
@@ -52,10 +50,10 @@ impl Identity {
 }
 
 impl Key {
-    /// The block of these tokens behind this one.
-    pub(crate) fn child(&self, tokens: &[u32; BLOCK_TOKENS]) -> Key {
+    /// The block of these rows behind this one.
+    pub(crate) fn child(&self, rows: &[u32; BLOCK_TOKENS]) -> Key {
         let mut hash = Sha256::new_with_prefix(self.0);
-        tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        rows.iter().for_each(|row| hash.update(row.to_le_bytes()));
         Key(hash.finalize().into())
     }
 
@@ -109,25 +107,24 @@ mod tests {
                 program: if changed == 1 { [1; 32] } else { [0; 32] },
                 config: of(2, "a", "ab"),
                 cache_dtype: of(3, "bf16", "q8"),
-                attention_form: of(4, "Absorbed", "Naive"),
-                precision: of(5, "Fast", "Exact"),
-                isa: if changed == 6 { "avx2" } else { "avx512" },
+                precision: of(4, "Fast", "Exact"),
+                isa: if changed == 5 { "avx2" } else { "avx512" },
             }
         };
-        let roots: Vec<Key> = (0..8).map(|changed| identity(changed).root()).collect();
+        let roots: Vec<Key> = (0..7).map(|changed| identity(changed).root()).collect();
         let mut keys = roots.clone();
         let tokens = [7; BLOCK_TOKENS];
-        keys.push(roots[7].child(&tokens));
-        keys.push(roots[7].child(&tokens).child(&tokens));
+        keys.push(roots[6].child(&tokens));
+        keys.push(roots[6].child(&tokens).child(&tokens));
         for place in 0..BLOCK_TOKENS {
             let mut other = tokens;
             other[place] += 1;
-            keys.push(roots[7].child(&other));
+            keys.push(roots[6].child(&other));
         }
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[..i].contains(key), "key {i} is not new");
         }
-        assert_eq!(identity(7).root(), roots[7]);
+        assert_eq!(identity(6).root(), roots[6]);
     }
 
     #[test]

@@ -20,10 +20,10 @@ pub(crate) struct StoredBlocks {
 impl StoredBlocks {
     /// The sequence's turn has come, and the cache in RAM knows its first `known` blocks: asks for the others. The
     /// block of the last token is computed in any case.
-    pub(crate) fn begin(&mut self, store: Option<&PrefixStore>, tokens: &[u32], known: usize) {
-        let wanted = &tokens[known * BLOCK_TOKENS..tokens.len() - 1];
+    pub(crate) fn begin(&mut self, store: Option<&PrefixStore>, rows: &[u32], known: usize) {
+        let wanted = &rows[known * BLOCK_TOKENS..rows.len() - 1];
         if let Some(store) = store.filter(|_| wanted.len() >= BLOCK_TOKENS) {
-            let parent = self.key_after(store, tokens, known);
+            let parent = self.key_after(store, rows, known);
             self.load = Some(store.load(parent, known, wanted));
         }
     }
@@ -50,10 +50,10 @@ impl StoredBlocks {
     }
 
     /// Gives the store those of the sequence's full blocks that it has not, in order, until it takes no more.
-    pub(crate) fn store(&mut self, store: &PrefixStore, cache: &KvCache, tokens: &[u32], blocks: &[u32]) {
+    pub(crate) fn store(&mut self, store: &PrefixStore, cache: &KvCache, rows: &[u32], blocks: &[u32]) {
         while let Some(&block) = blocks.get(self.num_stored_blocks) {
             let depth = self.num_stored_blocks;
-            let key = self.key_after(store, tokens, depth + 1);
+            let key = self.key_after(store, rows, depth + 1);
             if !store.has(&key) && !store.write(key, depth, |bytes| cache.export(block, bytes)) {
                 return;
             }
@@ -62,10 +62,10 @@ impl StoredBlocks {
     }
 
     /// The key of the beginning of `blocks` blocks.
-    fn key_after(&mut self, store: &PrefixStore, tokens: &[u32], blocks: usize) -> Key {
-        for tokens in &tokens.as_chunks().0[self.keys.len()..blocks.max(self.keys.len())] {
+    fn key_after(&mut self, store: &PrefixStore, rows: &[u32], blocks: usize) -> Key {
+        for rows in &rows.as_chunks().0[self.keys.len()..blocks.max(self.keys.len())] {
             let parent = self.keys.last().copied().unwrap_or(store.root());
-            self.keys.push(parent.child(tokens));
+            self.keys.push(parent.child(rows));
         }
         if blocks == 0 { store.root() } else { self.keys[blocks - 1] }
     }

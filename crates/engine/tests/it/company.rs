@@ -3,18 +3,24 @@
 
 use std::path::Path;
 
-use k2_engine::{EngineOptions, FinishReason, Request, Sampling, Usage};
+use k2_engine::{AnswerMarkers, EngineOptions, FinishReason, Request, Sampling, Usage};
 
-use crate::fixtures::{Answer, answer, bf16, folders, ids, start};
+use crate::fixtures::{Answer, answer, bf16, folders, ids, start, tiny};
+
+/// Of `models/tiny`.
+const MARKERS: AnswerMarkers = AnswerMarkers { assistant: 3844, begin: 3857, end: 3842 };
 
 /// Prompts that share beginnings of many lengths, each sampled with a seed of its own.
 fn requests(folder: &Path) -> Vec<Request> {
     let prompt: Vec<u32> = ids(folder, "input_ids").into_iter().cycle().take(150).collect();
-    let other = ids(folder, "input_ids_2");
+    requests_of(&prompt, &ids(folder, "input_ids_2"))
+}
+
+fn requests_of(prompt: &[u32], other: &[u32]) -> Vec<Request> {
     let request = |number: usize| {
         let mut prompt = prompt[..1 + number * 37 % prompt.len()].to_vec();
         if number.is_multiple_of(3) {
-            prompt.extend(&other);
+            prompt.extend(other);
         }
         let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: number as u64, ..Sampling::default() };
         Request {
@@ -30,19 +36,24 @@ fn requests(folder: &Path) -> Vec<Request> {
     (0..16).map(request).collect()
 }
 
-fn alone(folder: &Path, request: &Request) -> Answer {
-    let options = EngineOptions { context_tokens: 320, max_sequences: 1, ..EngineOptions::default() };
+fn alone(folder: &Path, answers: Option<AnswerMarkers>, request: &Request) -> Answer {
+    let options =
+        EngineOptions { context_tokens: 320, max_sequences: 1, answers, ..EngineOptions::default() };
     answer(start(folder, options).submit(request.clone()).unwrap()).0
 }
 
 /// All requests at once, twice over, so that each has 31 others beside it; each answer must be the one that it
 /// gets alone.
 fn check(folder: &Path, options: EngineOptions) {
-    let (engine, requests) = (start(folder, options), requests(folder));
+    check_requests(folder, options, &requests(folder));
+}
+
+fn check_requests(folder: &Path, options: EngineOptions, requests: &[Request]) {
+    let engine = start(folder, options);
     let submit = |request: &Request| engine.submit(request.clone()).unwrap();
     let running: Vec<[_; 2]> = requests.iter().map(|request| [submit(request), submit(request)]).collect();
     for (request, events) in requests.iter().zip(running) {
-        let wanted = alone(folder, request);
+        let wanted = alone(folder, options.answers, request);
         assert!(!matches!(wanted.reason, Some(FinishReason::Failed(_))), "{wanted:?}");
         for found in events.map(|events| answer(events).0) {
             same(&found, &wanted, &format!("{}: {options:?}: {request:?}", folder.display()));
@@ -108,6 +119,45 @@ fn leaving_and_coming_back_changes_nothing() {
             ..EngineOptions::default()
         };
         check(&bf16(), tight);
+    }
+}
+
+/// Turns that are decompressed and answers that are absorbed, in one sequence and in one step, with room and without.
+#[test]
+fn both_forms_of_attention_in_company_change_nothing() {
+    let (folder, answers) = (tiny(), Some(MARKERS));
+    let answer = [&[MARKERS.assistant, 70, MARKERS.begin][..], &[80; 21], &[MARKERS.end]].concat();
+    let turn: Vec<u32> = (0..90).map(|place| 100 + place * 37 % 3000).collect();
+    let prompt = [&turn[..80], &answer, &turn[80..], &turn[..40]].concat();
+    let requests = requests_of(&prompt, &[&answer[..], &turn].concat());
+    for (prefill_chunk, cache_tokens) in [(256, 20_000), (17, 320)] {
+        let options = EngineOptions {
+            context_tokens: 320,
+            cache_tokens,
+            prefill_chunk,
+            speculate: 4,
+            answers,
+            ..EngineOptions::default()
+        };
+        check_requests(&folder, options, &requests);
+    }
+}
+
+/// The next turn finds prompt and answer, if it is told where the answer is; else the prompt alone.
+#[test]
+fn an_answer_is_known_again_in_the_next_turn() {
+    let open = [MARKERS.assistant, 70, MARKERS.begin];
+    let prompt: Vec<u32> = (0..200).map(|place| 100 + place * 37 % 3000).chain(open).collect();
+    for (answers, cached) in [(Some(MARKERS), 224), (None, 192)] {
+        let options = EngineOptions { context_tokens: 640, answers, ..EngineOptions::default() };
+        let engine = start(&tiny(), options);
+        let ask = |prompt: &[u32]| answer(engine.submit(crate::fixtures::greedy(prompt, 40)).unwrap()).0;
+        let first = ask(&prompt);
+        let next = [&prompt[..], &first.ids, &[MARKERS.end, 90, 91, 92]].concat();
+        let found = ask(&next);
+        assert_eq!(found.usage.num_cached_tokens, cached, "{answers:?}");
+        let cold = answer(start(&tiny(), options).submit(crate::fixtures::greedy(&next, 40)).unwrap()).0;
+        assert_eq!((cold.usage.num_cached_tokens, cold.ids), (0, found.ids), "{answers:?}");
     }
 }
 

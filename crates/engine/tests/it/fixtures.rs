@@ -38,6 +38,11 @@ pub(crate) fn bf16() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model/bf16")
 }
 
+/// The model that ships: the one here whose long prompts are decompressed.
+pub(crate) fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny")
+}
+
 /// An engine on one of the folders.
 pub(crate) fn start(folder: &Path, options: EngineOptions) -> Engine {
     Engine::start(load(folder), options).unwrap()

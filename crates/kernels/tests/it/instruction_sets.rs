@@ -1,6 +1,9 @@
 //! Every instruction set gives the same bits: the test starts itself once for each, by `K2_ISA`.
 
-use k2_kernels::attention::{AttentionScratch, Pages, Row, Shape, attend};
+use k2_kernels::attention::{
+    AttentionScratch, DecompressedShape, Decompression, HeadRows, Pages, Row, Run, Shape, attend,
+    attend_decompressed,
+};
 use k2_kernels::exp::{exp, sigmoid, silu_mul};
 use k2_kernels::isa::{Isa, isa};
 use k2_kernels::matmul::{matmul_heads, matmul_heads_transposed};
@@ -77,6 +80,7 @@ fn bits_of_every_operation() {
         }
     }
     report("attention", &attention());
+    report("decompressed attention", &decompressed_attention());
     report("rmsnorm", &{
         let (x, mut y) = (Random(2).floats(3 * 331), vec![0.0; 3 * 331]);
         rmsnorm(&x, &Random(3).floats(331), 1e-5, &mut y);
@@ -125,5 +129,19 @@ fn attention() -> Vec<f32> {
     let shape = Shape { heads: 7, width: 96, value_len: 90, scale: 0.7 };
     let mut out = vec![0.0; 2 * 7 * 90];
     attend(&Pool::new(2), &shape, &rows, &query, &mut AttentionScratch::default(), &mut out);
+    out
+}
+
+fn decompressed_attention() -> Vec<f32> {
+    let (cache, query) = (Random(12).floats(331 * 96), Random(13).floats(40 * 3 * 33));
+    let pages = Pages { pages: cache.chunks(331 * 96).collect(), page_len: 331, width: 96, keys: 331 };
+    let (heads, latent, key_len, shared_len, value_len) = (3, 64, 21, 12, 35);
+    let shape = DecompressedShape { heads, latent, key_len, shared_len, value_len, scale: 0.7 };
+    let w = &Format::Bf16.matrix(&mut Random(14), heads * (key_len + value_len), latent);
+    let rows = |first| HeadRows { w, first, is_transposed: false };
+    let weights = Decompression { keys: rows(0), values: rows(key_len) };
+    let run = Run { pages: &pages, start: 291, count: 40, first_row: 0 };
+    let mut out = vec![0.0; 40 * heads * value_len];
+    attend_decompressed(&Pool::new(2), &shape, &weights, &[run], &query, &mut out);
     out
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod bits;
+mod decompressed;
 mod fast;
 mod fp8;
 mod instruction_sets;

@@ -13,6 +13,11 @@ fn absorbed_bits_depend_on_nothing_else() {
 }
 
 #[test]
+fn decompressed_bits_depend_on_nothing_else() {
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Decompressed, Precision::Exact));
+}
+
+#[test]
 fn naive_bits_depend_on_nothing_else() {
     folders().iter().for_each(|folder| check(folder, AttentionForm::Naive, Precision::Exact));
 }
@@ -27,32 +32,34 @@ fn check(folder: &Path, form: AttentionForm, precision: Precision) {
     // Long prompts are for angles; bits are compared on what one quick pass reaches.
     let shortened = |name| expected.ids(name).into_iter().take(75).collect::<Vec<u32>>();
     let prompts = [shortened("input_ids"), shortened("input_ids_2")];
-    let mut model = KimiK2 { attention_form: form, precision, ..load(folder, 1) };
-    let wanted = prompts.each_ref().map(|prompt| bits(&chunked(&model, prompt, prompt.len())));
+    let mut model = KimiK2 { precision, ..load(folder, 1) };
+    let wanted = prompts.each_ref().map(|prompt| bits(&chunked(&model, form, prompt, prompt.len())));
     for threads in [1, 2, 3] {
-        model = KimiK2 { attention_form: form, precision, ..load(folder, threads) };
+        model = KimiK2 { precision, ..load(folder, threads) };
         let named = |what: String| format!("{}: {threads} threads: {what}", folder.display());
         for size in [1, 3, 32, 64] {
-            let found = bits(&chunked(&model, &prompts[0], size));
+            let found = bits(&chunked(&model, form, &prompts[0], size));
             assert!(found == wanted[0], "{}", named(format!("chunks of {size}")));
         }
         for sizes in [[1, 5], [17, 2], [40, 33]] {
-            let found = batched(&model, &prompts, sizes).map(|logits| bits(&logits));
+            let found = batched(&model, form, &prompts, sizes).map(|logits| bits(&logits));
             assert!(found == wanted, "{}", named(format!("together in chunks of {sizes:?}")));
         }
     }
 }
 
 /// Logits of a prompt alone in its batch.
-fn chunked(model: &KimiK2, prompt: &[u32], size: usize) -> Vec<f32> {
+fn chunked(model: &KimiK2, form: AttentionForm, prompt: &[u32], size: usize) -> Vec<f32> {
     let mut sequences = Sequences::new(model, 1, prompt.len());
+    sequences.form = form;
     prompt.chunks(size).flat_map(|chunk| sequences.step(&[(0, chunk)], None)).collect()
 }
 
 /// Logits of two prompts that share batches until one ends, each in chunks of its own size.
-fn batched(model: &KimiK2, prompts: &[Vec<u32>; 2], sizes: [usize; 2]) -> [Vec<f32>; 2] {
+fn batched(model: &KimiK2, form: AttentionForm, prompts: &[Vec<u32>; 2], sizes: [usize; 2]) -> [Vec<f32>; 2] {
     let longest = prompts.iter().map(Vec::len).max().unwrap();
     let mut sequences = Sequences::new(model, 2, longest);
+    sequences.form = form;
     let mut chunks = [prompts[0].chunks(sizes[0]), prompts[1].chunks(sizes[1])];
     let mut logits = [Vec::new(), Vec::new()];
     loop {

@@ -1,4 +1,4 @@
-//! Every folder of fixtures: logits, hidden states layer by layer, cache, experts, greedy tokens, in both
+//! Every folder of fixtures: logits, hidden states layer by layer, cache, experts, greedy tokens, in all
 //! forms of attention, within the tolerances that the fixtures' README measured.
 
 use k2_model::{AttentionForm, KimiK2, Trace};
@@ -20,18 +20,23 @@ fn every_folder_absorbed() {
 }
 
 #[test]
+fn every_folder_decompressed() {
+    folders().iter().for_each(|folder| check(folder, AttentionForm::Decompressed));
+}
+
+#[test]
 fn every_folder_naive() {
     folders().iter().for_each(|folder| check(folder, AttentionForm::Naive));
 }
 
 /// Both prompts in one ragged batch, then the greedy continuation of the first.
 fn check(folder: &Path, form: AttentionForm) {
-    let mut model = load(folder, 2);
-    model.attention_form = form;
+    let model = load(folder, 2);
     let expected = Expected::of(folder);
     let (prompt, second) = (expected.ids("input_ids"), expected.ids("input_ids_2"));
     let greedy = expected.ids("greedy_tokens");
     let mut sequences = Sequences::new(&model, 2, prompt.len().max(second.len()) + greedy.len());
+    sequences.form = form;
     let mut trace = Trace::default();
     let logits = sequences.step(&[(0, &prompt), (1, &second)], Some(&mut trace));
 

@@ -1,7 +1,7 @@
 //! What a checkpoint lacks, and what a batch asks for too much of, is said by name and number.
 
 use k2_kernels::Pool;
-use k2_model::{BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 use k2_weights::Checkpoint;
 use std::path::Path;
 
@@ -51,7 +51,8 @@ fn impossible_batches_are_refused() {
         (&many, 0, &[0], BatchError::TooFewBlocks { blocks: 1, room: 32, tokens: 33 }),
         (&many, 0, &[0, 2], BatchError::Block { block: 2, blocks: 2 }),
     ] {
-        let chunk = Chunk { tokens, start, block_table, logits: LogitRows::Last };
+        let form = AttentionForm::Absorbed;
+        let chunk = Chunk { tokens, start, block_table, logits: LogitRows::Last, form };
         let mut scratch = Scratch::default();
         let found = model.forward(&mut cache, &[chunk], &mut scratch, None);
         assert_eq!(found.err(), Some(wanted));

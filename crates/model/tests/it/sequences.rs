@@ -1,7 +1,7 @@
 //! A model with a cache and sequences in it: what the tests drive.
 
 use k2_model::kv_cache::BLOCK_TOKENS;
-use k2_model::{CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch, Trace};
+use k2_model::{AttentionForm, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch, Trace};
 
 /// Several sequences in one cache. Their blocks are dealt out in turns, so that none lies in order.
 pub(crate) struct Sequences<'m> {
@@ -10,6 +10,8 @@ pub(crate) struct Sequences<'m> {
     scratch: Scratch,
     pub(crate) block_tables: Vec<Vec<u32>>,
     lengths: Vec<usize>,
+    /// The form of the rows of the next steps; absorbed unless set otherwise.
+    pub(crate) form: AttentionForm,
 }
 
 impl<'m> Sequences<'m> {
@@ -29,6 +31,7 @@ impl<'m> Sequences<'m> {
             scratch: Scratch::default(),
             block_tables: (0..count).map(table).collect(),
             lengths: vec![0; count],
+            form: AttentionForm::default(),
         }
     }
 
@@ -46,6 +49,7 @@ impl<'m> Sequences<'m> {
                 start: self.lengths[sequence],
                 block_table: &self.block_tables[sequence],
                 logits: LogitRows::All,
+                form: self.form,
             })
             .collect();
         let logits = self.model.forward(&mut self.cache, &chunks, &mut self.scratch, trace).unwrap().to_vec();

@@ -1,6 +1,6 @@
 //! The plainest generation there is: the likeliest token, again and again.
 
-use k2_model::{BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
+use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
 /// A generator for [`super::of_model`]: answers of at most `limit` tokens, one of `stop` being the last if the
 /// model has come to an end. It has a cache of its own for one sequence of the model's whole context.
@@ -15,16 +15,18 @@ pub fn greedy<'a>(
     let mut scratch = Scratch::default();
     move |prompt| {
         let (mut answer, mut next, mut start) = (Vec::new(), prompt.to_vec(), 0);
+        let mut form = AttentionForm::of_turn(&model.config, 0, prompt.len());
         let room = model.config.max_position_embeddings.saturating_sub(prompt.len());
         while answer.len() < limit.min(room) {
-            let chunk = Chunk { tokens: &next, start, block_table: &block_table, logits: LogitRows::Last };
+            let chunk =
+                Chunk { tokens: &next, start, block_table: &block_table, logits: LogitRows::Last, form };
             let token = likeliest(model.forward(&mut cache, &[chunk], &mut scratch, None)?);
             answer.push(token);
             if stop.contains(&token) {
                 break;
             }
             start += next.len();
-            next = vec![token];
+            (next, form) = (vec![token], AttentionForm::Absorbed);
         }
         Ok(answer)
     }

@@ -1,0 +1,349 @@
+//! One tile of keys against some queries: scores, weights under an online softmax, weighted sum of values.
+//!
+//! Queries are heads of one row or rows of one head: here they are only rows of numbers. Each has an order of
+//! sums of its own, so it does not matter which others go with it. The online softmax is Milakov and
+//! Gimelshein's, arXiv 1805.02867.
+
+use std::ops::Range;
+
+use crate::dot::{Aligned, LANES, Sum};
+use crate::exp::exp;
+use crate::isa::per_isa;
+
+/// Keys whose scores are turned into weights together.
+pub(super) const TILE: usize = 32;
+
+/// Keys after which sums begin afresh.
+pub(super) const RANGE: usize = 256;
+
+/// Most queries of a tile.
+pub(super) const QUERIES: usize = 16;
+
+/// Queries that stay in the first-level cache while a tile's keys pass by.
+pub(super) const NEAR_QUERIES: usize = 8;
+
+/// Numbers in one register.
+const REGISTER: usize = 8;
+
+/// The result over some keys: each query's largest score, the sum of its weights relative to that, and the
+/// weighted sum of values.
+pub(super) struct Partial<'a> {
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
+    /// `[queries, padded value_len]`.
+    values: &'a mut [f32],
+}
+
+impl Partial<'_> {
+    /// Numbers of a partial result of so many queries, in whole cache lines.
+    pub(super) fn len(queries: usize, value_len: usize) -> usize {
+        (2 * queries).next_multiple_of(LANES) + queries * value_len.next_multiple_of(LANES)
+    }
+
+    /// In a buffer of at least [`Partial::len`] numbers.
+    pub(super) fn of(numbers: &mut [f32], queries: usize, value_len: usize) -> Partial<'_> {
+        let (front, values) = numbers.split_at_mut((2 * queries).next_multiple_of(LANES));
+        let (max, rest) = front.split_at_mut(queries);
+        let values_len = queries * value_len.next_multiple_of(LANES);
+        Partial { max, sum: &mut rest[..queries], values: &mut values[..values_len] }
+    }
+
+    /// Numbers of a query's values.
+    #[inline(always)]
+    pub(super) fn value_len(&self) -> usize {
+        self.values.len() / self.max.len()
+    }
+
+    /// Some of the queries.
+    #[inline(always)]
+    pub(super) fn part(&mut self, queries: Range<usize>) -> Partial<'_> {
+        let len = self.value_len();
+        Partial {
+            max: &mut self.max[queries.clone()],
+            sum: &mut self.sum[queries.clone()],
+            values: &mut self.values[queries.start * len..queries.end * len],
+        }
+    }
+
+    /// The result over no key.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.max.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
+        self.values.fill(0.0);
+    }
+}
+
+/// Weights of a tile, `[query][key]`.
+pub(super) struct Weights(Aligned<[[f32; TILE]; QUERIES]>);
+
+impl Weights {
+    #[inline(always)]
+    pub(super) fn new() -> Weights {
+        Weights(Aligned([[0.0; TILE]; QUERIES]))
+    }
+}
+
+/// Aligned lanes as one row of numbers.
+pub(super) fn floats_mut(lanes: &mut [Aligned<Sum>]) -> &mut [f32] {
+    // SAFETY: an aligned sum is 64 bytes long: its 16 numbers and no padding.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
+}
+
+per_isa! {
+    /// `total` becomes the result over the keys of both.
+    pub(super) fn merge(total: &mut Partial<'_>, next: &Partial<'_>) = merge_body
+}
+
+per_isa! {
+    /// `out[q] = values[q] / sum[q]`, the first `len` numbers of each.
+    pub(super) fn finish(partial: &mut Partial<'_>, out: &mut [f32], len: usize) = finish_body
+}
+
+/// Adds a tile of keys and their values to the result so far; `query` is `[queries, width]`, as wide as the keys.
+#[inline(always)]
+pub(super) fn add_tile(
+    keys: &[&[f32]],
+    values: &[&[f32]],
+    query: &[f32],
+    scale: f32,
+    weights: &mut Weights,
+    partial: &mut Partial<'_>,
+) {
+    let (queries, weights) = (partial.max.len(), &mut weights.0.0);
+    let mut factors = [1.0; QUERIES];
+    score_tile(keys, query, weights);
+    for q in 0..queries {
+        let weights = &mut weights[q][..keys.len()];
+        factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
+    }
+    add_values(values, weights, &factors, queries, partial.values);
+}
+
+/// `products[q][key] = query[q] · keys[key]`, by the order of a tile's scores; as long as the keys are.
+#[inline(always)]
+pub(super) fn multiply_tile(keys: &[&[f32]], query: &[f32], products: &mut Weights) {
+    score_tile(keys, query, &mut products.0.0);
+}
+
+impl Weights {
+    /// Of a query and a key.
+    #[inline(always)]
+    pub(super) fn at(&self, query: usize, key: usize) -> f32 {
+        self.0.0[query][key]
+    }
+}
+
+/// `scores[q][key] = query[q] · rows[key]`; three keys against four queries in registers.
+#[inline(always)]
+fn score_tile(rows: &[&[f32]], query: &[f32], scores: &mut [[f32; TILE]; QUERIES]) {
+    let width = rows[0].len();
+    let queries = query.len() / width;
+    for near in (0..queries).step_by(NEAR_QUERIES) {
+        let end = queries.min(near + NEAR_QUERIES);
+        let mut key = 0;
+        while key < rows.len() {
+            let keys = 3.min(rows.len() - key);
+            let mut q = near;
+            while q < end {
+                let (query, scores) = (&query[q * width..], &mut scores[q..]);
+                match (end - q >= 4, keys) {
+                    (true, 3) => dots::<4, 3>(query, &rows[key..], scores, key),
+                    (true, 2) => dots::<4, 2>(query, &rows[key..], scores, key),
+                    (true, _) => dots::<4, 1>(query, &rows[key..], scores, key),
+                    (false, 3) => dots::<1, 3>(query, &rows[key..], scores, key),
+                    (false, 2) => dots::<1, 2>(query, &rows[key..], scores, key),
+                    (false, _) => dots::<1, 1>(query, &rows[key..], scores, key),
+                }
+                q += if end - q >= 4 { 4 } else { 1 };
+            }
+            key += keys;
+        }
+    }
+}
+
+/// `Q` queries against `K` keys: element `i` of a product goes to lane `i mod 8`, so that one pass over the rows
+/// keeps all sums in registers.
+#[inline(always)]
+fn dots<const Q: usize, const K: usize>(
+    query: &[f32],
+    rows: &[&[f32]],
+    scores: &mut [[f32; TILE]],
+    key: usize,
+) {
+    let width = rows[0].len();
+    let groups = width / REGISTER;
+    let query: [&[[f32; REGISTER]]; Q] =
+        std::array::from_fn(|q| &query[q * width..][..width].as_chunks().0[..groups]);
+    let rows: [&[[f32; REGISTER]]; K] = std::array::from_fn(|k| &rows[k].as_chunks().0[..groups]);
+    let mut sums = [[[0.0; REGISTER]; K]; Q];
+    for group in 0..groups {
+        let mut keys = [[0.0; REGISTER]; K];
+        for k in 0..K {
+            keys[k] = lanes(rows[k], group);
+        }
+        for q in 0..Q {
+            let query = lanes(query[q], group);
+            for k in 0..K {
+                for l in 0..REGISTER {
+                    sums[q][k][l] = query[l].mul_add(keys[k][l], sums[q][k][l]);
+                }
+            }
+        }
+    }
+    for q in 0..Q {
+        for k in 0..K {
+            scores[q][key + k] = total(sums[q][k]);
+        }
+    }
+}
+
+/// A group of lanes. A checked access would have the sums written to memory in each round.
+#[inline(always)]
+fn lanes(row: &[[f32; REGISTER]], group: usize) -> [f32; REGISTER] {
+    debug_assert!(group < row.len());
+    // SAFETY: `dots` has cut each row to the groups that are counted here.
+    unsafe { *row.get_unchecked(group) }
+}
+
+/// Joins lanes by halves: 8, 4, 2, 1.
+#[inline(always)]
+fn total(sum: [f32; REGISTER]) -> f32 {
+    let four: [f32; 4] = std::array::from_fn(|l| sum[l] + sum[l + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// Turns a tile's products into weights relative to the largest score so far; returns the factor for what was
+/// summed relative to the one before.
+#[inline(always)]
+fn weigh(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+    let mut largest = *max;
+    for score in scores.iter_mut() {
+        *score *= scale;
+        largest = if *score > largest { *score } else { largest };
+    }
+    let factor = exp(*max - largest);
+    let mut lanes = [0.0; REGISTER];
+    for group in scores.chunks_mut(REGISTER) {
+        for (lane, score) in lanes.iter_mut().zip(group) {
+            *score = exp(*score - largest);
+            *lane += *score;
+        }
+    }
+    *max = largest;
+    *sum = factor.mul_add(*sum, total(lanes));
+    factor
+}
+
+/// `values[q] = factors[q] * values[q] + Σ weights[q][key] rows[key]`, in the order of the keys; four queries and
+/// two registers of values at a time (of three, one would go through memory in each round).
+#[inline(always)]
+fn add_values(
+    rows: &[&[f32]],
+    weights: &[[f32; TILE]; QUERIES],
+    factors: &[f32; QUERIES],
+    queries: usize,
+    values: &mut [f32],
+) {
+    let len = values.len() / queries;
+    assert!(
+        len.is_multiple_of(REGISTER) && rows.iter().all(|row| row.len() >= len),
+        "values of {len} numbers"
+    );
+    let mut column = 0;
+    while column < len {
+        let columns = if len - column >= 2 * REGISTER { 2 * REGISTER } else { REGISTER };
+        let mut q = 0;
+        while q < queries {
+            let (weights, factors) = (&weights[q..], &factors[q..]);
+            let values = &mut values[q * len + column..];
+            match (queries - q >= 4, columns > REGISTER) {
+                (true, true) => value_block::<4, 2>(rows, column, weights, factors, values, len),
+                (true, false) => value_block::<4, 1>(rows, column, weights, factors, values, len),
+                (false, true) => value_block::<1, 2>(rows, column, weights, factors, values, len),
+                (false, false) => value_block::<1, 1>(rows, column, weights, factors, values, len),
+            }
+            q += if queries - q >= 4 { 4 } else { 1 };
+        }
+        column += columns;
+    }
+}
+
+#[inline(always)]
+fn value_block<const Q: usize, const V: usize>(
+    rows: &[&[f32]],
+    column: usize,
+    weights: &[[f32; TILE]],
+    factors: &[f32],
+    values: &mut [f32],
+    stride: usize,
+) {
+    assert!(rows.len() <= TILE && weights.len() >= Q && factors.len() >= Q);
+    let mut sums = [[[0.0; REGISTER]; V]; Q];
+    for q in 0..Q {
+        let before = registers::<V>(&values[q * stride..][..V * REGISTER]);
+        for v in 0..V {
+            for l in 0..REGISTER {
+                sums[q][v][l] = factors[q] * before[v][l];
+            }
+        }
+    }
+    for (key, row) in rows.iter().enumerate() {
+        // SAFETY: `add_values` has asserted that rows go on to the last column. A checked access would have the
+        // sums written to memory in each round.
+        let row = registers::<V>(unsafe { row.get_unchecked(column..column + V * REGISTER) });
+        for q in 0..Q {
+            // SAFETY: no more rows than a tile has, no fewer queries than `Q`, as asserted.
+            let weight = unsafe { *weights.get_unchecked(q).get_unchecked(key) };
+            for v in 0..V {
+                for l in 0..REGISTER {
+                    sums[q][v][l] = weight.mul_add(row[v][l], sums[q][v][l]);
+                }
+            }
+        }
+    }
+    for q in 0..Q {
+        let after = &mut values[q * stride..][..V * REGISTER];
+        for v in 0..V {
+            after[v * REGISTER..][..REGISTER].copy_from_slice(&sums[q][v]);
+        }
+    }
+}
+
+/// A row's numbers in `V` registers.
+#[inline(always)]
+fn registers<const V: usize>(row: &[f32]) -> [[f32; REGISTER]; V] {
+    let mut registers = [[0.0; REGISTER]; V];
+    for v in 0..V {
+        registers[v].copy_from_slice(&row[v * REGISTER..][..REGISTER]);
+    }
+    registers
+}
+
+#[inline(always)]
+fn merge_body(total: &mut Partial<'_>, next: &Partial<'_>) {
+    let queries = total.max.len();
+    let len = total.values.len() / queries;
+    for q in 0..queries {
+        let max = total.max[q].max(next.max[q]);
+        let (ours, theirs) = (exp(total.max[q] - max), exp(next.max[q] - max));
+        total.max[q] = max;
+        total.sum[q] = theirs.mul_add(next.sum[q], ours * total.sum[q]);
+        let pairs = total.values[q * len..][..len].iter_mut().zip(&next.values[q * len..][..len]);
+        for (total, next) in pairs {
+            *total = theirs.mul_add(*next, ours * *total);
+        }
+    }
+}
+
+#[inline(always)]
+fn finish_body(partial: &mut Partial<'_>, out: &mut [f32], len: usize) {
+    let queries = partial.sum.len();
+    let padded = partial.values.len() / queries;
+    for (q, out) in out.chunks_exact_mut(len).enumerate() {
+        let factor = 1.0 / partial.sum[q];
+        for (out, value) in out.iter_mut().zip(&partial.values[q * padded..]) {
+            *out = factor * value;
+        }
+    }
+}
