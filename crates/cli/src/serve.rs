@@ -51,7 +51,8 @@ pub(crate) struct ServeArgs {
     /// [default: --context].
     #[arg(long, value_name = "TOKENS")]
     cache_tokens: Option<usize>,
-    /// Prompt tokens computed in one step, between the tokens of running answers.
+    /// Most prompt tokens computed in one step; between the tokens of running answers fewer, where a long prompt has
+    /// become slow.
     #[arg(long, value_name = "TOKENS", default_value_t = EngineOptions::default().prefill_chunk)]
     prefill_chunk: usize,
     #[command(flatten)]

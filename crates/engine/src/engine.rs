@@ -38,8 +38,8 @@ pub struct EngineOptions {
     /// Tokens that the cache holds for all sequences together, those that nobody uses any more included; at
     /// least `context_tokens` are used.
     pub cache_tokens: usize,
-    /// Prompt tokens computed in one step, beside one token of each sequence that has begun its answer.
-    /// Results do not depend on it.
+    /// Most prompt tokens computed in one step, beside one token of each sequence that has begun its answer; fewer
+    /// there where they are slow. Results do not depend on it.
     pub prefill_chunk: usize,
     /// Sequences computed at the same time. Results do not depend on it.
     pub max_sequences: usize,

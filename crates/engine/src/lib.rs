@@ -6,11 +6,13 @@
 //! ids.
 
 mod blocks;
+mod caught;
 mod constraint;
 mod draft;
 mod engine;
 mod event;
 mod logprobs;
+mod pace;
 pub mod prefix_store;
 mod request;
 mod sampler;

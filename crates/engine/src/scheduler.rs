@@ -1,14 +1,15 @@
 //! Which sequences the next step computes, and how much of each.
 //!
 //! A step holds one token of every sequence that has begun its answer, and up to `prefill_chunk` tokens of
-//! prompts beside them, so that running streams keep moving while a long prompt is read (chunked prefill of
-//! Sarathi-Serve, arXiv 2403.02310). Prompts of several groups and users take turns (`turns`); a beginning that
+//! prompts beside them, fewer where they are slow (`pace`), so that running streams keep moving while a long prompt
+//! is read (chunked prefill of Sarathi-Serve, arXiv 2403.02310). Prompts of several groups and users take turns (`turns`); a beginning that
 //! several have is computed once. When the cache is full, the last by rank leaves it and is computed again later
 //! (recomputation, vLLM, arXiv 2309.06180); that changes no answer, because a token's bits depend on the tokens
 //! before it alone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k2_model::KvCache;
 use k2_model::kv_cache::BLOCK_TOKENS;
@@ -16,6 +17,7 @@ use k2_model::kv_cache::BLOCK_TOKENS;
 use crate::blocks::BlockPool;
 use crate::engine::Limits;
 use crate::event::FinishReason;
+use crate::pace::{Pace, StepTimes};
 use crate::prefix_store::PrefixStore;
 use crate::sequence::Sequence;
 use crate::stats::{Counters, add, set};
@@ -35,6 +37,7 @@ pub(crate) struct Scheduler {
     begun: u64,
     steps: u64,
     turns: Turns,
+    times: StepTimes,
 }
 
 /// A running sequence's part of a step.
@@ -64,6 +67,7 @@ impl Scheduler {
             begun: 0,
             steps: 0,
             turns: Turns::default(),
+            times: StepTimes::default(),
         }
     }
 
@@ -122,6 +126,18 @@ impl Scheduler {
     /// The running sequences.
     pub(crate) fn running(&self) -> &[Sequence] {
         &self.running
+    }
+
+    /// Takes note of how long the parts took together, before anybody takes their results.
+    pub(crate) fn took(&mut self, parts: &[Part], duration: Duration) {
+        let reads = |part: &&Part| self.running[part.sequence].pending() > 1;
+        let prompts: Vec<Part> = parts.iter().filter(reads).copied().collect();
+        if prompts.is_empty() {
+            return self.times.answered(duration);
+        }
+        let tokens = prompts.iter().map(|part| part.count).sum();
+        let pace = self.times.read(tokens, prompts.len() < parts.len(), duration);
+        prompts.iter().for_each(|part| self.running[part.sequence].pace = pace);
     }
 
     /// Takes what the prefix store has read. Whether more will come.
@@ -225,6 +241,7 @@ impl Scheduler {
             }
         }
         prompts.sort_unstable();
+        let beside_answers = counts.contains(&1);
         let (mut left, mut computing) = (self.limits.prefill_chunk, HashSet::new());
         for (.., place) in prompts {
             let sequence = &self.running[place];
@@ -232,8 +249,10 @@ impl Scheduler {
             if sequence.next_key().is_some_and(|key| !computing.insert(key)) {
                 continue;
             }
-            counts[place] = sequence.pending().min(left);
-            left -= counts[place];
+            // With nobody to keep waiting, a prompt is read fastest in whole chunks.
+            let pace = if beside_answers { sequence.pace } else { Pace::default() };
+            counts[place] = sequence.pending().min(self.times.fit(pace, left));
+            left = left.saturating_sub(self.times.cost(pace, counts[place]));
             if counts[place] > 0 {
                 self.turns.take(sequence, self.steps);
             }
@@ -330,6 +349,12 @@ mod tests {
         let parts = scheduler.schedule();
         let named = |part: &Part| (scheduler.running()[part.sequence].user().to_owned(), part.count);
         let named = parts.iter().map(named).collect();
+        results(scheduler, &parts);
+        named
+    }
+
+    /// Gives a step's sequences what a model without opinions gives.
+    fn results(scheduler: &mut Scheduler, parts: &[Part]) {
         for part in parts.iter().rev() {
             let limits = Arc::clone(&scheduler.limits);
             let (sequence, pool) = scheduler.at(part.sequence);
@@ -338,7 +363,6 @@ mod tests {
                 scheduler.finish(part.sequence, reason);
             }
         }
-        named
     }
 
     /// The parts of the first steps.
@@ -409,6 +433,30 @@ mod tests {
         }
         let _b = add(&mut scheduler, request("b", 0, 40, 9));
         assert_eq!(step(&mut scheduler), [("a".to_owned(), 1 + 32), ("b".to_owned(), 40)]);
+    }
+
+    /// The deeper half of a prompt takes four times as long: beside an answer it is read in quarters of a chunk.
+    #[test]
+    fn slow_tokens_come_in_smaller_chunks_beside_answers() {
+        let mut scheduler = Scheduler::new(limits(256, 8, 64), 64, None, Arc::default());
+        let mut chunks = |answer, prompt| {
+            let requests = [request("a", 0, 1, answer), request("b", 0, prompt, 1)];
+            let _receivers = requests.map(|request| add(&mut scheduler, request));
+            let (mut found, mut depth) = (Vec::new(), 0);
+            while depth < prompt {
+                let parts = scheduler.schedule();
+                let place = scheduler.running().iter().position(|s| s.user() == "b").unwrap();
+                let count = parts.iter().find(|part| part.sequence == place).unwrap().count;
+                let each = if depth < 500 { 1 } else { 4 };
+                scheduler.took(&parts, Duration::from_millis((count * each) as u64));
+                results(&mut scheduler, &parts);
+                depth += count;
+                found.push(count);
+            }
+            found
+        };
+        assert_eq!(chunks(1000, 1000), [256, 256, 256, 64, 64, 64, 40]);
+        assert_eq!(chunks(1, 999), [256, 256, 256, 231], "nobody waits");
     }
 
     #[test]

@@ -10,11 +10,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::blocks::{BlockPool, BlockTable, Key};
+use crate::caught::caught;
 use crate::constraint::Constraint;
 use crate::draft::Drafter;
 use crate::engine::Limits;
 use crate::event::{Event, FinishReason, Timings, Usage};
 use crate::logprobs::logprobs;
+use crate::pace::Pace;
 use crate::prefix_store::{PrefixStore, StoredBlocks, rows};
 use crate::request::Request;
 use crate::sampler::{Choice, Sampler};
@@ -51,6 +53,8 @@ pub(crate) struct Sequence {
     has_left: bool,
     /// What its grammar took since somebody asked for it.
     mask_time: Duration,
+    /// How fast its prompt was read in the last step.
+    pub(crate) pace: Pace,
     timings: Timings,
     usage: Usage,
 }
@@ -84,6 +88,7 @@ impl Sequence {
             begun: None,
             has_left: false,
             mask_time: Duration::ZERO,
+            pace: Pace::default(),
             timings: Timings::default(),
         }
     }
@@ -364,7 +369,10 @@ impl Sequence {
 
     /// Appends the token that follows a row.
     fn choose(&mut self, row: &[f32], context_tokens: usize) -> Option<FinishReason> {
-        let Choice { id, logprobs } = match self.sample(row) {
+        // A grammar is a large piece of somebody else's code. After a panic the sequence ends: neither it nor the
+        // sampler is asked again, and blocks are none of their business.
+        let sampled = caught("choice of a token", || self.sample(row));
+        let Choice { id, logprobs } = match sampled.and_then(|choice| choice) {
             Ok(choice) => choice,
             Err(why) => return Some(FinishReason::Failed(why)),
         };
