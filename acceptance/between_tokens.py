@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from soak import ROOT, Connection, listening, metrics
+from soak import ROOT, Connection, listening, metrics, split
 
 # Ids that every vocabulary has as plain tokens.
 IDS = range(300, 2000)
@@ -107,14 +107,14 @@ def main():
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--prompt", type=int, default=8192)
     parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("options", nargs="*", help="after --: options of `k2 serve`, each with a value")
-    args = parser.parse_args()
+    ours, options = split(sys.argv[1:])
+    args = parser.parse_args(ours)
     if not args.k2:
         subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
         args.k2 = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/k2"
     served = {"--port": "0", "--context": str(args.prompt + 64), "--prefill-chunk": "256"}
     served["--cache-tokens"] = str((args.streams // 2 + 3) * args.prompt)
-    served |= dict(zip(args.options[::2], args.options[1::2], strict=True))
+    served |= options
     chunk = int(served["--prefill-chunk"])
     with tempfile.TemporaryFile("w+") as log:
         options = [part for option in served.items() for part in option]

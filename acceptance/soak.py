@@ -244,13 +244,12 @@ def main():
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--model", default="fixtures/model/bytes")
     parser.add_argument("--k2", help="the program (default: built by cargo)")
-    parser.add_argument("options", nargs="*", help="after --: options of `k2 serve`, each with a value")
-    args = parser.parse_args()
+    ours, options = split(sys.argv[1:])
+    args = parser.parse_args(ours)
     if not args.k2:
         subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
         args.k2 = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/k2"
-    served = SERVED | dict(zip(args.options[::2], args.options[1::2], strict=True))
-    options = [part for option in served.items() for part in option]
+    options = [part for option in (SERVED | options).items() for part in option]
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen([args.k2, "serve", args.model, *options], cwd=ROOT, stderr=log)
         try:
@@ -275,13 +274,21 @@ def main():
     print("acceptance: soak passed")
 
 
+def split(argv):
+    """What stands before `--`, and the options of the server behind it, each with a value."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    behind = argv[end + 1 :]
+    return argv[:end], dict(zip(behind[::2], behind[1::2], strict=True))
+
+
 def listening(server, log):
     """Where it listens."""
     for _ in range(600):
         log.seek(0)
-        if found := re.search(r"http://([\d.]+):(\d+)", log.read()):
+        said = log.read()
+        if found := re.search(r"http://([\d.]+):(\d+)", said):
             return found[1], int(found[2])
-        assert server.poll() is None, f"the server ended with {server.returncode} before it listened"
+        assert server.poll() is None, f"the server ended with {server.returncode} before it listened: {said}"
         time.sleep(0.1)
     raise AssertionError("the server does not listen")
 
