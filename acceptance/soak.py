@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """`k2 serve` under many clients at once: long and short prompts, streams and wholes, clients that go away, nonsense.
 
-    python acceptance/soak.py [--seconds 20] [--clients 32] [--model MODEL] [--k2 PROGRAM]
+    python acceptance/soak.py [--seconds 20] [--clients 32] [--model MODEL] [--k2 PROGRAM] [-- --cache-tokens 3000 ...]
 
-Starts the server itself on a free port. First each request is asked alone; then the clients ask the same ones in any order, and
-each answer must be the one that it was alone. Passes if no error was the server's, all blocks of the cache came back, memory
-stayed flat after the first half, and the server ended when it was told to. Needs nothing but Python.
+Starts the server itself on a free port, with a cache so small that sequences have to leave it; what follows `--` are options
+of `k2 serve` that count more than those here. First each request is asked alone; then the clients ask the same ones in any order, and
+each answer must be the one that it was alone. Passes if sequences did leave the cache and come back, no error was the server's,
+all blocks of the cache came back, memory stayed flat after the first half, and the server ended when it was told to. Needs nothing
+but Python.
 """
 
 import argparse
@@ -31,20 +33,39 @@ TOOLS = [
 ]
 # Memory may grow by so much between the middle of the run and its end: allocators keep what they had at the worst moment.
 RSS_SHARE, RSS_BYTES = 0.05, 16 << 20
+# Options of the server, by name.
+SERVED = {"--port": "0", "--context": "2048", "--cache-tokens": "3000", "--max-sequences": "16"}
+STORY = "It was a dark and stormy night; the rain fell in torrents. "
+# Tokens of the long prompts; the others are up to about 650 characters long.
+LONG = 1500
 
 
-def cases(model):
+async def cases(address, model):
     """Requests with seeds, each as (path, body); several share beginnings."""
-    story = "It was a dark and stormy night; the rain fell in torrents. " * 12
-    found = []
+    story, found = STORY * 12, []
     for number in range(12):
         asked = {"model": model, "max_tokens": 8 + 7 * number, "seed": number, "temperature": 0.8}
         text = story[: 40 + 55 * number] + "?"
         messages = [{"role": "system", "content": "You are Kimi."}, {"role": "user", "content": text}]
         more = {"tools": TOOLS, "tool_choice": "auto"} if number % 3 == 0 else {}
         found.append(("/v1/chat/completions", {**asked, "messages": messages, **more}))
-        found.append(("/v1/completions", {**asked, "prompt": text}))
+        found.append(("/v1/completions", {**asked, "prompt": text, "logprobs": 2}))
+    probe = {"model": model, "prompt": STORY * 12, "max_tokens": 1}
+    tokens = await usage(address, probe)
+    for number in range(4):
+        text = f"{number}. " + STORY * (12 * LONG // tokens)
+        asked = {"model": model, "max_tokens": 4 + 40 * number, "seed": number, "temperature": 0.8}
+        found.append(("/v1/completions", {**asked, "prompt": text, "logprobs": 0}))
     return found
+
+
+async def usage(address, asked):
+    """Tokens of a prompt."""
+    async with Connection(address) as connection:
+        connection.send("POST", "/v1/completions", json.dumps(asked).encode())
+        status, body = await connection.answer()
+    assert status == 200, (status, body[:300])
+    return json.loads(body)["usage"]["prompt_tokens"]
 
 
 NONSENSE = [
@@ -93,7 +114,7 @@ def unchunked(body):
 
 
 async def ask(address, path, asked, stream=False):
-    """The text of an answer, its calls and why it ended."""
+    """The text of an answer, its calls, the probabilities of its tokens and why it ended."""
     async with Connection(address) as connection:
         connection.send("POST", path, json.dumps({**asked, "stream": stream}).encode())
         status, body = await connection.answer()
@@ -102,11 +123,12 @@ async def ask(address, path, asked, stream=False):
         choice = json.loads(body)["choices"][0]
         message = choice.get("message", {})
         calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or []]
-        return choice.get("text", message.get("content") or ""), calls, choice["finish_reason"]
+        text = choice.get("text", message.get("content") or "")
+        return text, calls, probabilities(choice), choice["finish_reason"]
     events = body.decode().split("\n\n")
     data = [event.removeprefix("data: ") for event in events if event.startswith("data: ")]
     assert data[-1] == "[DONE]", body[-300:]
-    text, calls, reason = "", {}, None
+    text, calls, likely, reason = "", {}, [], None
     for choice in (choice for chunk in map(json.loads, data[:-1]) for choice in chunk["choices"]):
         delta = choice.get("delta", choice)
         text += delta.get("content") or delta.get("text") or ""
@@ -114,8 +136,13 @@ async def ask(address, path, asked, stream=False):
             name, arguments = calls.get(call["index"], ("", ""))
             function = call["function"]
             calls[call["index"]] = (name + (function.get("name") or ""), arguments + (function.get("arguments") or ""))
+        likely += probabilities(choice)
         reason = choice["finish_reason"] or reason
-    return text, list(calls.values()), reason
+    return text, list(calls.values()), likely, reason
+
+
+def probabilities(choice):
+    return (choice.get("logprobs") or {}).get("token_logprobs") or []
 
 
 class Soak:
@@ -197,7 +224,7 @@ async def soak(address, pid, seconds, clients):
     async with Connection(address) as connection:
         connection.send("GET", "/v1/models")
         model = json.loads((await connection.answer())[1])["data"][0]["id"]
-    expected = [(case, await ask(address, *case)) for case in cases(model)]
+    expected = [(case, await ask(address, *case)) for case in await cases(address, model)]
     run, memory, end = Soak(address, expected), [], time.monotonic() + seconds
     await asyncio.gather(watch(pid, seconds, memory), *(run.client(number, end) for number in range(clients)))
     found = await at_rest(address)
@@ -207,7 +234,8 @@ async def soak(address, pid, seconds, clients):
     half, last = sorted(memory[len(memory) // 2 :][:3])[1], sorted(memory[-3:])[1]
     assert last <= half * (1 + RSS_SHARE) + RSS_BYTES, f"memory grew from {half} to {last} bytes: {memory}"
     assert found["k2_disconnects_total"] > 0 or not run.counts["leaves"]
-    return run.counts, half, last, found
+    assert found["k2_preemptions_total"] > 0, "nobody had to leave the cache: give the server a smaller one"
+    return run.counts, memory, found
 
 
 def main():
@@ -216,17 +244,17 @@ def main():
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--model", default="fixtures/model/bytes")
     parser.add_argument("--k2", help="the program (default: built by cargo)")
-    args = parser.parse_args()
+    ours, options = split(sys.argv[1:])
+    args = parser.parse_args(ours)
     if not args.k2:
         subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
         args.k2 = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/k2"
-    # A small cache, so that sequences have to leave it and come back.
-    options = ["--port", "0", "--context", "2048", "--cache-tokens", "6000", "--max-sequences", "16"]
+    options = [part for option in (SERVED | options).items() for part in option]
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen([args.k2, "serve", args.model, *options], cwd=ROOT, stderr=log)
         try:
             address = listening(server, log)
-            counts, half, last, found = asyncio.run(soak(address, server.pid, args.seconds, args.clients))
+            counts, memory, found = asyncio.run(soak(address, server.pid, args.seconds, args.clients))
             server.send_signal(signal.SIGTERM)
             assert server.wait(timeout=60) == 0, f"the server ended with {server.returncode}"
         except BaseException:
@@ -237,18 +265,30 @@ def main():
             server.kill()
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     print(f"{args.clients} clients, {args.seconds:g} s: {done}")
-    print(f"preemptions {found['k2_preemptions_total']:.0f}, cached {found['k2_cached_prompt_tokens_total']:.0f} of "
-          f"{found['k2_prompt_tokens_total']:.0f} prompt tokens, rss {half >> 20} MiB at half time, {last >> 20} MiB at the end")
+    used, idle, free = (found[f'k2_kv_blocks{{state="{state}"}}'] for state in ("used", "idle", "free"))
+    print(f"preemptions {found['k2_preemptions_total']:.0f}, disconnects {found['k2_disconnects_total']:.0f}, cached "
+          f"{found['k2_cached_prompt_tokens_total']:.0f} of {found['k2_prompt_tokens_total']:.0f} prompt tokens")
+    print(f"blocks used {used:.0f}, kept {idle:.0f}, free {free:.0f}; rss over time, MiB: "
+          + " ".join(f"{memory[len(memory) * tenth // 10] / (1 << 20):.1f}" for tenth in range(10))
+          + f" {memory[-1] / (1 << 20):.1f}")
     print("acceptance: soak passed")
+
+
+def split(argv):
+    """What stands before `--`, and the options of the server behind it, each with a value."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    behind = argv[end + 1 :]
+    return argv[:end], dict(zip(behind[::2], behind[1::2], strict=True))
 
 
 def listening(server, log):
     """Where it listens."""
     for _ in range(600):
         log.seek(0)
-        if found := re.search(r"http://([\d.]+):(\d+)", log.read()):
+        said = log.read()
+        if found := re.search(r"http://([\d.]+):(\d+)", said):
             return found[1], int(found[2])
-        assert server.poll() is None, f"the server ended with {server.returncode} before it listened"
+        assert server.poll() is None, f"the server ended with {server.returncode} before it listened: {said}"
         time.sleep(0.1)
     raise AssertionError("the server does not listen")
 

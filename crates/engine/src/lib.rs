@@ -6,6 +6,7 @@
 //! ids.
 
 mod blocks;
+mod caught;
 mod constraint;
 mod draft;
 mod engine;

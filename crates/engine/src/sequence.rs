@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::blocks::{BlockPool, BlockTable, Key};
+use crate::caught::caught;
 use crate::constraint::Constraint;
 use crate::draft::Drafter;
 use crate::engine::Limits;
@@ -376,7 +377,10 @@ impl Sequence {
 
     /// Appends the token that follows a row.
     fn choose(&mut self, row: &[f32], context_tokens: usize) -> Option<FinishReason> {
-        let Choice { id, logprobs } = match self.sample(row) {
+        // A grammar is a large piece of somebody else's code. After a panic the sequence ends: neither it nor the
+        // sampler is asked again, and blocks are none of their business.
+        let sampled = caught("choice of a token", || self.sample(row));
+        let Choice { id, logprobs } = match sampled.and_then(|choice| choice) {
             Ok(choice) => choice,
             Err(why) => return Some(FinishReason::Failed(why)),
         };

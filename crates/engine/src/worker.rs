@@ -3,8 +3,6 @@
 //! A step is schedule → forward → sample → emit, over all running sequences together (continuous batching,
 //! Orca, OSDI 2022).
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
@@ -12,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use k2_model::{Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
+use crate::caught::caught;
 use crate::engine::Limits;
 use crate::event::FinishReason;
 use crate::prefix_store::PrefixStore;
@@ -117,14 +116,13 @@ impl Worker {
         let rows: Vec<usize> =
             parts.iter().map(|part| chunks_of(part).map(|chunk| rows_of(&chunk)).sum()).collect();
         // A bug in a step must not take the engine with it.
-        let computed = catch_unwind(AssertUnwindSafe(|| {
-            model.forward(cache, &chunks, scratch, None).map(<[f32]>::to_vec)
-        }));
+        let computed =
+            caught("forward pass", || model.forward(cache, &chunks, scratch, None).map(<[f32]>::to_vec));
         let logits = match computed {
             Ok(logits) => logits.map_err(|error| error.to_string())?,
-            Err(panic) => {
+            Err(why) => {
                 self.scratch = Scratch::default();
-                return Err(message(panic.as_ref()));
+                return Err(why);
             }
         };
         let mut left = &logits[..];
@@ -159,11 +157,4 @@ fn rows_of(chunk: &Chunk<'_>) -> usize {
         LogitRows::Last => 1,
         LogitRows::All => chunk.tokens.len(),
     }
-}
-
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<String>().map(String::as_str);
-    let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    format!("internal error in the forward pass: {said}")
 }

@@ -1,9 +1,9 @@
 //! Answers under a grammar: the engine asks before each token, tells of each, and lets nothing else come.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use k2_engine::{Constraint, EngineOptions, Event, FinishReason, Grammar, Request, Sampling};
+use k2_engine::{Constraint, EngineOptions, FinishReason, Grammar, Request, Sampling};
 
 use crate::fixtures::{answer, bf16, greedy, ids, start};
 
@@ -92,34 +92,78 @@ fn the_time_of_masks_is_counted() {
 }
 
 /// A grammar that panics, which is outside of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Broken {
+    /// When it is asked for the ids after so many tokens.
+    Asked(usize),
+    /// When it hears of a token.
+    Told,
+    /// When it goes, of which nobody takes care.
+    Dropped,
+}
+
 #[derive(Debug)]
-struct Broken;
+struct BrokenProgress(Broken, usize);
 
 impl Grammar for Broken {
     fn start(&self) -> Box<dyn Constraint> {
-        Box::new(Broken)
+        Box::new(BrokenProgress(*self, 0))
     }
 }
 
-impl Constraint for Broken {
+impl Constraint for BrokenProgress {
     fn allowed(&mut self) -> Result<Option<&[u32]>, String> {
-        panic!("as a bug would");
+        assert_ne!(self.0, Broken::Asked(self.1), "as a bug would");
+        Ok(None)
     }
 
     fn accept(&mut self, _: u32) -> Result<(), String> {
+        self.1 += 1;
+        assert_ne!(self.0, Broken::Told, "as a bug would");
         Ok(())
+    }
+}
+
+impl Drop for BrokenProgress {
+    fn drop(&mut self) {
+        assert_ne!(self.0, Broken::Dropped, "as a bug would");
     }
 }
 
 #[test]
 fn an_engine_that_panicked_says_that_it_has_stopped() {
     let engine = start(&bf16(), options(1, 0));
-    let broken = Request { grammar: Some(Arc::new(Broken)), ..greedy(&[1], 1) };
+    let broken = Request { grammar: Some(Arc::new(Broken::Dropped)), ..greedy(&[1], 1) };
     let mut events = engine.submit(broken).unwrap();
-    while let Some(event) = events.blocking_recv() {
-        assert!(!matches!(event, Event::Finished { .. }), "{event:?}");
+    while events.blocking_recv().is_some() {}
+    let waited = || {
+        std::thread::sleep(Duration::from_millis(1));
+        engine.stats().stopped
+    };
+    assert!((0..10_000).any(|_| waited()));
+}
+
+/// Those beside it in the same steps get what they would have got.
+#[test]
+fn a_panic_in_a_grammar_fails_its_request_alone() {
+    let prompt = ids(&bf16(), "input_ids");
+    let engine = start(&bf16(), options(4, 1000));
+    let alone = answer(engine.submit(greedy(&prompt[..20], 12)).unwrap()).0.ids;
+    for (broken, tokens) in [(Broken::Asked(0), 0), (Broken::Asked(5), 5), (Broken::Told, 0)] {
+        let beside = [(); 2].map(|()| engine.submit(greedy(&prompt[..20], 12)).unwrap());
+        let request = Request { grammar: Some(Arc::new(broken)), ..greedy(&prompt[..20], 12) };
+        let (failed, _) = answer(engine.submit(request).unwrap());
+        assert_eq!(failed.ids.len(), tokens);
+        let said = "internal error in the choice of a token: ";
+        assert!(
+            matches!(&failed.reason, Some(FinishReason::Failed(why)) if why.starts_with(said)),
+            "{failed:?}"
+        );
+        for events in beside {
+            assert_eq!(answer(events).0.ids, alone);
+        }
     }
-    assert!(engine.stats().stopped);
+    assert!(!engine.stats().stopped);
 }
 
 #[test]
