@@ -44,6 +44,15 @@ pub fn e4m3_to_f32(bits: u8) -> f32 {
     f32::from_bits(number | u32::from(bits & 0x80) << 24)
 }
 
+/// What [`e4m3_shifted`] leaves to be multiplied: 2^120.
+pub(crate) const E4M3_REST: f32 = f32::from_bits((127 + 120) << 23);
+
+/// An `F8_E4M3` number that is not NaN, times 2^-120: its bits where f32 has them, subnormal ones too.
+#[inline(always)]
+pub(crate) fn e4m3_shifted(bits: u8) -> f32 {
+    f32::from_bits((i32::from(bits as i8) << 20) as u32 & 0x87f0_0000)
+}
+
 /// Widens an `F8_E8M0` scale: 2^(bits - 127); 255 is NaN.
 #[inline(always)]
 pub fn e8m0_to_f32(bits: u8) -> f32 {
@@ -94,6 +103,8 @@ mod tests {
             let want = if bits & 0x80 == 0 { magnitude } else { -magnitude };
             let got = e4m3_to_f32(bits);
             assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{bits:#04x}");
+            let shifted = e4m3_shifted(bits) * E4M3_REST;
+            assert!(shifted.to_bits() == want.to_bits() || want.is_nan(), "{bits:#04x} shifted");
         }
     }
 

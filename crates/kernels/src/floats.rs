@@ -6,11 +6,15 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod scalar;
+mod transposed;
 
 use crate::dot::{LANES, Sum, total};
+use crate::dtype::E4M3_REST;
 use crate::isa::Isa;
-use crate::matrix::{FP8_BLOCK, Matrix, Storage, TILE};
+use crate::matrix::{FP8_BLOCK, Matrix, ScaleInv, Storage, TILE, widen_e4m3};
 use crate::prefetch::prefetch;
+
+pub(crate) use transposed::{Part, transposed};
 
 /// Most tokens: their sums, for as many rows as are read at once, have to stay in registers.
 pub(crate) const MOST_TOKENS: usize = 4;
@@ -27,7 +31,7 @@ pub(crate) struct Piece<'a> {
     pub(crate) tokens: usize,
 }
 
-/// Whether [`product`] knows the format.
+/// Whether [`product`] and [`transposed()`] know the format.
 pub(crate) fn are_weights_of(w: &Matrix) -> bool {
     matches!(w.storage(), Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. })
 }
@@ -53,11 +57,14 @@ trait Vectors {
     type Lanes: Copy;
 
     fn zero() -> Self::Lanes;
+    fn splat(x: f32) -> Self::Lanes;
     fn f32(numbers: &[u8; 64]) -> Self::Lanes;
     fn f16(numbers: &[u8; 32]) -> Self::Lanes;
     fn bf16(numbers: &[u8; 32]) -> Self::Lanes;
-    /// Times 2^-8, which saves a step.
+    /// Times 2^-120, which saves steps; none of them is NaN.
     fn e4m3(numbers: &[u8; 16]) -> Self::Lanes;
+    /// Whether none of so many E4M3, a multiple of 32, is NaN.
+    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool;
     fn load(x: &[f32; LANES]) -> Self::Lanes;
     fn scaled(a: Self::Lanes, factor: f32) -> Self::Lanes;
     fn fma(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
@@ -82,10 +89,13 @@ fn by_format<V: Vectors, const R: usize, const T: usize>(
     out_stride: usize,
 ) {
     match piece.w.storage() {
-        Storage::F32(bytes) => panels::<V, F32, R, T>(piece, bytes, out, out_stride),
-        Storage::F16(bytes) => panels::<V, F16, R, T>(piece, bytes, out, out_stride),
-        Storage::Bf16(bytes) => panels::<V, Bf16, R, T>(piece, bytes, out, out_stride),
-        Storage::Fp8 { weight, .. } => panels::<V, E4m3, R, T>(piece, weight, out, out_stride),
+        Storage::F32(bytes) => panels::<V, F32, R, T>(piece, &F32, bytes, out, out_stride),
+        Storage::F16(bytes) => panels::<V, F16, R, T>(piece, &F16, bytes, out, out_stride),
+        Storage::Bf16(bytes) => panels::<V, Bf16, R, T>(piece, &Bf16, bytes, out, out_stride),
+        Storage::Fp8 { weight, scale_inv, first_row } => {
+            let format = E4m3 { scale_inv, first_row: *first_row, cols: piece.w.cols() };
+            panels::<V, E4m3<'_>, R, T>(piece, &format, weight, out, out_stride)
+        }
         Storage::Int4 { .. } | Storage::Ggml { .. } => {
             unreachable!("{} is not a format of floats", piece.w.format())
         }
@@ -94,81 +104,125 @@ fn by_format<V: Vectors, const R: usize, const T: usize>(
 
 /// One number format.
 trait Format {
+    /// 16 numbers as stored.
+    type Group: 'static;
     /// Bytes of a number.
     const BYTES: usize;
 
-    /// 16 numbers; `scale` is used by formats that have one.
-    fn widen<V: Vectors>(bytes: &[u8], scale: Scale) -> V::Lanes;
+    fn groups(bytes: &[u8]) -> &[Self::Group];
+
+    /// The scale of a number, if the format has one.
+    #[inline(always)]
+    fn scale(&self, _row: usize, _col: usize) -> f32 {
+        1.0
+    }
+
+    /// Widens a group that lies under one scale.
+    fn widen<V: Vectors>(group: &Self::Group, scale: f32) -> V::Lanes;
+
+    /// Whether these are `N` numbers that [`Format::widen`] may be called for.
+    #[inline(always)]
+    fn can_widen<V: Vectors, const N: usize>(_: &[u8], _: f32) -> bool {
+        true
+    }
+
+    /// Up to 16 numbers, whatever they are, and zeros behind them.
+    #[inline(always)]
+    fn widen_any<V: Vectors>(bytes: &[u8], scale: f32) -> V::Lanes {
+        let mut padded = [0; 4 * LANES];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Self::widen::<V>(&Self::groups(&padded)[0], scale)
+    }
 }
 
 struct F32;
 struct F16;
 struct Bf16;
-struct E4m3;
-
-/// The scale of an FP8 block, less what [`Vectors::e4m3`] leaves to it.
-#[derive(Clone, Copy)]
-struct Scale {
-    factor: f32,
-    /// 2^8, if it would make `factor` infinite.
-    rest: Option<f32>,
-}
-
-impl Scale {
-    const NONE: Scale = Scale { factor: 1.0, rest: None };
-
-    /// Powers of two change no rounding, unless a number leaves the range.
-    fn new(scale: f32) -> Scale {
-        match scale * 256.0 {
-            factor if factor.is_finite() => Scale { factor, rest: None },
-            _ => Scale { factor: scale, rest: Some(256.0) },
-        }
-    }
-}
-
-/// The first bytes of a piece.
-#[inline(always)]
-fn bytes<const N: usize>(bytes: &[u8]) -> &[u8; N] {
-    &bytes.as_chunks().0[0]
+struct E4m3<'a> {
+    scale_inv: &'a ScaleInv,
+    first_row: usize,
+    cols: usize,
 }
 
 impl Format for F32 {
+    type Group = [u8; 4 * LANES];
     const BYTES: usize = 4;
 
     #[inline(always)]
-    fn widen<V: Vectors>(numbers: &[u8], _: Scale) -> V::Lanes {
-        V::f32(bytes(numbers))
+    fn groups(bytes: &[u8]) -> &[Self::Group] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn widen<V: Vectors>(group: &Self::Group, _: f32) -> V::Lanes {
+        V::f32(group)
     }
 }
 
 impl Format for F16 {
+    type Group = [u8; 2 * LANES];
     const BYTES: usize = 2;
 
     #[inline(always)]
-    fn widen<V: Vectors>(numbers: &[u8], _: Scale) -> V::Lanes {
-        V::f16(bytes(numbers))
+    fn groups(bytes: &[u8]) -> &[Self::Group] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn widen<V: Vectors>(group: &Self::Group, _: f32) -> V::Lanes {
+        V::f16(group)
     }
 }
 
 impl Format for Bf16 {
+    type Group = [u8; 2 * LANES];
     const BYTES: usize = 2;
 
     #[inline(always)]
-    fn widen<V: Vectors>(numbers: &[u8], _: Scale) -> V::Lanes {
-        V::bf16(bytes(numbers))
+    fn groups(bytes: &[u8]) -> &[Self::Group] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn widen<V: Vectors>(group: &Self::Group, _: f32) -> V::Lanes {
+        V::bf16(group)
     }
 }
 
-impl Format for E4m3 {
+impl Format for E4m3<'_> {
+    type Group = [u8; LANES];
     const BYTES: usize = 1;
 
     #[inline(always)]
-    fn widen<V: Vectors>(numbers: &[u8], scale: Scale) -> V::Lanes {
-        let lanes = V::e4m3(bytes(numbers));
-        match scale.rest {
-            None => V::scaled(lanes, scale.factor),
-            Some(rest) => V::scaled(V::scaled(lanes, rest), scale.factor),
+    fn scale(&self, row: usize, col: usize) -> f32 {
+        let per_row = self.cols.div_ceil(FP8_BLOCK);
+        self.scale_inv.get((self.first_row + row) / FP8_BLOCK * per_row + col / FP8_BLOCK)
+    }
+
+    #[inline(always)]
+    fn groups(bytes: &[u8]) -> &[Self::Group] {
+        bytes.as_chunks().0
+    }
+
+    /// A power of two goes from the numbers to the scale, which changes no rounding if that stays finite.
+    #[inline(always)]
+    fn widen<V: Vectors>(group: &Self::Group, scale: f32) -> V::Lanes {
+        V::scaled(V::e4m3(group), scale * E4M3_REST)
+    }
+
+    #[inline(always)]
+    fn can_widen<V: Vectors, const N: usize>(bytes: &[u8], scale: f32) -> bool {
+        match <&[u8; N]>::try_from(bytes) {
+            Ok(numbers) => (scale * E4M3_REST).is_finite() && V::no_nan(numbers),
+            Err(_) => false,
         }
+    }
+
+    #[inline(always)]
+    fn widen_any<V: Vectors>(bytes: &[u8], scale: f32) -> V::Lanes {
+        let mut numbers = [0.0; LANES];
+        widen_e4m3(bytes, scale, &mut numbers[..bytes.len()]);
+        V::load(&numbers)
     }
 }
 
@@ -176,13 +230,14 @@ impl Format for E4m3 {
 #[inline(always)]
 fn panels<V: Vectors, F: Format, const R: usize, const T: usize>(
     piece: &Piece<'_>,
+    format: &F,
     weights: &[u8],
     out: &mut [f32],
     out_stride: usize,
 ) {
     let whole = piece.rows / R * R;
     for r in (0..whole).step_by(R) {
-        let sums = panel::<V, F, R, T>(piece, weights, piece.row + r);
+        let sums = panel::<V, F, R, T>(piece, format, weights, piece.row + r);
         for t in 0..T {
             for i in 0..R {
                 out[t * out_stride + r + i] = total(V::store(sums[t][i]));
@@ -190,7 +245,7 @@ fn panels<V: Vectors, F: Format, const R: usize, const T: usize>(
         }
     }
     for r in whole..piece.rows {
-        let sums = panel::<V, F, 1, T>(piece, weights, piece.row + r);
+        let sums = panel::<V, F, 1, T>(piece, format, weights, piece.row + r);
         for t in 0..T {
             out[t * out_stride + r] = total(V::store(sums[t][0]));
         }
@@ -200,6 +255,7 @@ fn panels<V: Vectors, F: Format, const R: usize, const T: usize>(
 #[inline(always)]
 fn panel<V: Vectors, F: Format, const R: usize, const T: usize>(
     piece: &Piece<'_>,
+    format: &F,
     weights: &[u8],
     row: usize,
 ) -> [[V::Lanes; R]; T] {
@@ -209,71 +265,65 @@ fn panel<V: Vectors, F: Format, const R: usize, const T: usize>(
         let len = FP8_BLOCK.min(cols - first);
         let behind = ((row + R) * cols + R * first) * F::BYTES;
         prefetch(weights.as_ptr().wrapping_add(behind), R * FP8_BLOCK * F::BYTES);
-        let (mut rows, mut scales): ([&[u8]; R], [Scale; R]) = ([&[]; R], [Scale::NONE; R]);
+        let mut block = Block::<R, T> { rows: [&[]; R], scales: [1.0; R], x: [&[]; T] };
+        let mut direct = true;
         for r in 0..R {
-            rows[r] = &weights[((row + r) * cols + first) * F::BYTES..][..len * F::BYTES];
-            scales[r] = scale_of(piece.w, row + r, first);
+            let here = &weights[((row + r) * cols + first) * F::BYTES..][..len * F::BYTES];
+            (block.rows[r], block.scales[r]) = (here, format.scale(row + r, first));
+            direct &= F::can_widen::<V, FP8_BLOCK>(here, block.scales[r]);
         }
-        let mut x: [&[f32]; T] = [&[]; T];
-        for (t, x) in x.iter_mut().enumerate() {
-            *x = &piece.x[first / TILE * piece.stride + t * TILE + first % TILE..]
-                [..len.next_multiple_of(LANES)];
+        for (t, x) in block.x.iter_mut().enumerate() {
+            let x_tile = &piece.x[first / TILE * piece.stride + t * TILE + first % TILE..];
+            *x = x_tile[..len.next_multiple_of(LANES)].as_chunks().0;
         }
-        let whole = len / LANES * LANES;
-        for k in (0..whole).step_by(LANES) {
-            let mut here = rows;
-            for here in &mut here {
-                *here = &here[k * F::BYTES..][..LANES * F::BYTES];
-            }
-            step::<V, F, R, T>(&mut sums, here, scales, x, k);
-        }
-        if whole < len {
-            for r in 0..R {
-                let w = V::load(&short::<V, F>(&rows[r][whole * F::BYTES..], scales[r]));
-                for t in 0..T {
-                    sums[t][r] = V::fma(V::load(&x[t][whole..].as_chunks().0[0]), w, sums[t][r]);
-                }
-            }
-        }
+        let direct = if direct { len / LANES } else { 0 };
+        block.add::<V, F>(&mut sums, direct);
+        block.add_any::<V, F>(&mut sums, direct);
     }
     sums
 }
 
-/// Fewer than 16 numbers, and zeros behind them, whatever the scale.
-#[inline(always)]
-fn short<V: Vectors, F: Format>(numbers: &[u8], scale: Scale) -> Sum {
-    let mut padded = [0; 4 * LANES];
-    padded[..numbers.len()].copy_from_slice(numbers);
-    let mut wide = V::store(F::widen::<V>(&padded, scale));
-    wide[numbers.len() / F::BYTES..].fill(0.0);
-    wide
+/// Up to 128 columns of some rows and tokens.
+struct Block<'a, const R: usize, const T: usize> {
+    rows: [&'a [u8]; R],
+    scales: [f32; R],
+    /// Padded with zeros.
+    x: [&'a [[f32; LANES]]; T],
 }
 
-/// 16 columns from column `k` of the block on.
-#[inline(always)]
-fn step<V: Vectors, F: Format, const R: usize, const T: usize>(
-    sums: &mut [[V::Lanes; R]; T],
-    rows: [&[u8]; R],
-    scales: [Scale; R],
-    x: [&[f32]; T],
-    k: usize,
-) {
-    for r in 0..R {
-        let w = F::widen::<V>(rows[r], scales[r]);
-        for t in 0..T {
-            let x: &[f32; LANES] = &x[t][k..k + LANES].as_chunks().0[0];
-            sums[t][r] = V::fma(V::load(x), w, sums[t][r]);
+impl<const R: usize, const T: usize> Block<'_, R, T> {
+    /// The first `count` groups of 16 columns. All slices get that length before the loop, so that none is checked in it.
+    #[inline(always)]
+    fn add<V: Vectors, F: Format>(&self, sums: &mut [[V::Lanes; R]; T], count: usize) {
+        let mut rows: [&[F::Group]; R] = [&[]; R];
+        let mut x = self.x;
+        for r in 0..R {
+            rows[r] = &F::groups(self.rows[r])[..count];
+        }
+        for x in &mut x {
+            *x = &x[..count];
+        }
+        for k in 0..count {
+            for r in 0..R {
+                let w = F::widen::<V>(&rows[r][k], self.scales[r]);
+                for t in 0..T {
+                    sums[t][r] = V::fma(V::load(&x[t][k]), w, sums[t][r]);
+                }
+            }
         }
     }
-}
 
-#[inline(always)]
-fn scale_of(w: &Matrix, row: usize, col: usize) -> Scale {
-    match w.storage() {
-        Storage::Fp8 { scale_inv, first_row, .. } => {
-            let per_row = w.cols().div_ceil(FP8_BLOCK);
-            Scale::new(scale_inv.get((first_row + row) / FP8_BLOCK * per_row + col / FP8_BLOCK))
+    /// What follows them, of which the last group may be short.
+    #[inline(always)]
+    fn add_any<V: Vectors, F: Format>(&self, sums: &mut [[V::Lanes; R]; T], count: usize) {
+        for k in count..self.x[0].len() {
+            for r in 0..R {
+                let bytes = &self.rows[r][k * LANES * F::BYTES..];
+                let w = F::widen_any::<V>(&bytes[..bytes.len().min(LANES * F::BYTES)], self.scales[r]);
+                for t in 0..T {
+                    sums[t][r] = V::fma(V::load(&self.x[t][k]), w, sums[t][r]);
+                }
+            }
         }
-        _ => Scale::NONE,
     }
 }

@@ -218,12 +218,25 @@ pub fn matmul_heads_transposed(
         let len = TILE.min(k - first);
         let mut sums = vec![0.0; tokens * len];
         let piece = Piece { w, row: head * group + rows.start, rows: n, first, len, tokens };
-        transposed_piece(isa, &piece, &x[head * n..], heads * n, &mut sums);
+        transposed_task(isa, piece, &x[head * n..], heads * n, &mut sums);
         for (t, sums) in sums.chunks_exact(len).enumerate() {
             // SAFETY: each (token, head, tile) is written by one task; `run` ends before `y` does.
             unsafe { out.slice((t * heads + head) * k + first, len) }.copy_from_slice(sums);
         }
     });
+}
+
+/// [`transposed_piece`]; one token's sums stay in registers where there are enough of them.
+fn transposed_task(isa: Isa, mut piece: Piece<'_>, x: &[f32], x_stride: usize, sums: &mut [f32]) {
+    let mut done = 0;
+    if piece.tokens == 1 && floats::are_weights_of(piece.w) {
+        let Piece { w, row, rows, first, .. } = piece;
+        done = floats::transposed(isa, &floats::Part { w, row, first, x: &x[..rows] }, sums);
+        (piece.first, piece.len) = (first + done, piece.len - done);
+    }
+    if piece.len > 0 {
+        transposed_piece(isa, &piece, x, x_stride, &mut sums[done..]);
+    }
 }
 
 /// A part of a product: some rows and columns of the weights against some tokens.

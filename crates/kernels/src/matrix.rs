@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use std::ops::Range;
 
-use crate::dtype::{bf16_to_f32, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
+use crate::dtype::{E4M3_REST, bf16_to_f32, e4m3_shifted, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
 use crate::ggml::{self, GgmlType};
 
 /// Columns are widened in tiles of this many; a multiple of every format's block length.
@@ -179,6 +179,7 @@ impl Matrix {
 
     /// Widens `out.len()` numbers of one row, from column `first` on. `first` is a multiple of
     /// [`TILE`]; the piece ends at a multiple of the format's block length or at the row's end.
+    /// Floats may also be any piece inside one FP8 block.
     #[inline(always)]
     pub fn dequantize(&self, row: usize, first: usize, out: &mut [f32]) {
         let (start, len) = (row * self.cols + first, out.len());
@@ -202,10 +203,7 @@ impl Matrix {
                 let scale_row = (first_row + row) / FP8_BLOCK * self.cols.div_ceil(FP8_BLOCK);
                 let codes = &weight[start..start + len];
                 for (i, (out, codes)) in out.chunks_mut(FP8_BLOCK).zip(codes.chunks(FP8_BLOCK)).enumerate() {
-                    let scale = scale_inv.get(scale_row + first / FP8_BLOCK + i);
-                    for (out, &code) in out.iter_mut().zip(codes) {
-                        *out = e4m3_to_f32(code) * scale;
-                    }
+                    widen_e4m3(codes, scale_inv.get(scale_row + first / FP8_BLOCK + i), out);
                 }
             }
             Storage::Int4 { packed, scale } => {
@@ -271,6 +269,23 @@ impl Matrix {
     }
 }
 
+/// Codes that share a scale, times it. Where nothing leaves the range, a power of two goes from the codes to the
+/// scale, which changes no rounding and takes a third of the steps.
+#[inline(always)]
+pub(crate) fn widen_e4m3(codes: &[u8], scale: f32, out: &mut [f32]) {
+    let factor = scale * E4M3_REST;
+    let most = codes.iter().fold(0, |most, code| (code & 0x7f).max(most));
+    if most < 0x7f && factor.is_finite() {
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = e4m3_shifted(code) * factor;
+        }
+    } else {
+        for (out, &code) in out.iter_mut().zip(codes) {
+            *out = e4m3_to_f32(code) * scale;
+        }
+    }
+}
+
 impl ScaleInv {
     fn bytes(&self) -> &Bytes {
         match self {
@@ -288,7 +303,7 @@ impl ScaleInv {
     #[inline(always)]
     pub(crate) fn get(&self, i: usize) -> f32 {
         match self {
-            ScaleInv::F32(b) => f32::from_le_bytes([b[4 * i], b[4 * i + 1], b[4 * i + 2], b[4 * i + 3]]),
+            ScaleInv::F32(b) => f32::from_le_bytes(b.as_chunks().0[i]),
             ScaleInv::Ue8m0(b) => e8m0_to_f32(b[i]),
         }
     }

@@ -206,8 +206,12 @@ impl Encoding {
             Encoding::Fp8 => {
                 let scales = rows.div_ceil(FP8_BLOCK) * cols.div_ceil(FP8_BLOCK);
                 let scale_inv = ScaleInv::F32(spread.to_le_bytes().repeat(scales).into());
-                // Without the highest bit of the exponent numbers are below two, and none is NaN.
-                let weight = blocks(name, numbers, |raw: &mut [u8; 1]| raw[0] &= 0xbf);
+                // Without the highest bit of the exponent numbers are below two, and none is NaN. Subnormal ones are
+                // rare in trained blocks, whose largest number fills the format, and slow: here there are none.
+                let weight = blocks(name, numbers, |raw: &mut [u8; 1]| {
+                    raw[0] &= 0xbf;
+                    raw[0] |= if raw[0] & 0x38 == 0 { 0x08 } else { 0 };
+                });
                 Storage::Fp8 { weight, scale_inv, first_row: 0 }
             }
             Encoding::Int4 => Storage::Int4 {

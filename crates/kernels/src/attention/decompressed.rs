@@ -126,7 +126,7 @@ struct Task {
 /// One for each head and run; where threads would be idle, rows are split too, though each part decompresses anew.
 /// The costly ones, with the most keys, come first.
 fn tasks(runs: &[Run<'_>], heads: usize, threads: usize) -> Vec<Task> {
-    let parts = if threads == 1 { 1 } else { (2 * threads).div_ceil(heads * runs.len().max(1)) };
+    let parts = threads.div_ceil(heads * runs.len().max(1));
     let mut tasks = Vec::new();
     for (run, of_run) in runs.iter().enumerate() {
         let size = of_run.count.div_ceil(parts).max(1).next_multiple_of(QUERIES);

@@ -26,6 +26,11 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
+    fn splat(x: f32) -> [__m256; 2] {
+        simd!([_mm256_set1_ps(x), _mm256_set1_ps(x)])
+    }
+
+    #[inline(always)]
     fn f32(numbers: &[u8; 64]) -> [__m256; 2] {
         simd!({
             let start = numbers.as_ptr().cast::<f32>();
@@ -54,19 +59,31 @@ impl Vectors for Avx2 {
         })
     }
 
-    /// Seven bits moved up by seven are an f16 of 2^-8 the size, subnormal ones too; only NaN has to be made.
+    /// Each byte to the top of its f32, then down with its sign: exponent and fraction are where they belong.
     #[inline(always)]
     fn e4m3(numbers: &[u8; 16]) -> [__m256; 2] {
         simd!({
-            let wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(numbers.as_ptr().cast()));
-            let halves = _mm256_and_si256(_mm256_slli_epi16::<7>(wide), _mm256_set1_epi16(0xbf80_u16 as i16));
-            let magnitude = _mm256_and_si256(halves, _mm256_set1_epi16(0x3f80));
-            let nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3f80));
-            let halves = _mm256_or_si256(halves, _mm256_and_si256(nan, _mm256_set1_epi16(0x7e00)));
+            let both = _mm256_broadcastsi128_si256(_mm_loadu_si128(numbers.as_ptr().cast()));
+            let mask = _mm256_set1_epi32(0x87f0_0000_u32 as i32);
+            let low = _mm256_srai_epi32::<4>(_mm256_shuffle_epi8(both, tops_of(0)));
+            let high = _mm256_srai_epi32::<4>(_mm256_shuffle_epi8(both, tops_of(8)));
             [
-                _mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
-                _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves)),
+                _mm256_castsi256_ps(_mm256_and_si256(low, mask)),
+                _mm256_castsi256_ps(_mm256_and_si256(high, mask)),
             ]
+        })
+    }
+
+    #[inline(always)]
+    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool {
+        simd!({
+            let magnitude = _mm256_set1_epi8(0x7f);
+            let mut most = _mm256_setzero_si256();
+            for numbers in numbers.as_chunks::<32>().0 {
+                let numbers = _mm256_loadu_si256(numbers.as_ptr().cast());
+                most = _mm256_max_epu8(most, _mm256_and_si256(numbers, magnitude));
+            }
+            _mm256_movemask_epi8(_mm256_cmpeq_epi8(most, magnitude)) == 0
         })
     }
 
@@ -97,4 +114,14 @@ impl Vectors for Avx2 {
         });
         out
     }
+}
+
+/// For a shuffle: eight bytes from `first` on as the top bytes of 32 bits each, zeros below.
+#[inline(always)]
+fn tops_of(first: i32) -> __m256i {
+    let mut places = [0; 8];
+    for (i, place) in places.iter_mut().enumerate() {
+        *place = (first + i as i32) << 24 | 0x0080_8080;
+    }
+    simd!(_mm256_loadu_si256(places.as_ptr().cast()))
 }

@@ -2,7 +2,7 @@
 
 use super::Vectors;
 use crate::dot::{LANES, Sum};
-use crate::dtype::{bf16_to_f32, e4m3_to_f32, f16_to_f32};
+use crate::dtype::{E4M3_REST, bf16_to_f32, e4m3_to_f32, f16_to_f32};
 
 /// Plain arrays.
 pub(super) struct Scalar;
@@ -12,6 +12,10 @@ impl Vectors for Scalar {
 
     fn zero() -> Sum {
         [0.0; LANES]
+    }
+
+    fn splat(x: f32) -> Sum {
+        [x; LANES]
     }
 
     fn f32(numbers: &[u8; 64]) -> Sum {
@@ -27,7 +31,11 @@ impl Vectors for Scalar {
     }
 
     fn e4m3(numbers: &[u8; 16]) -> Sum {
-        numbers.map(|number| e4m3_to_f32(number) / 256.0)
+        numbers.map(|number| e4m3_to_f32(number) / E4M3_REST)
+    }
+
+    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool {
+        numbers.iter().all(|number| number & 0x7f != 0x7f)
     }
 
     fn load(x: &[f32; LANES]) -> Sum {
