@@ -6,6 +6,7 @@
 use std::iter;
 use std::ops::Range;
 
+use k2_model::kv_cache::BLOCK_TOKENS;
 use k2_model::{AttentionForm, Config};
 
 /// Set for rows in the decompressed form; the others are absorbed.
@@ -24,14 +25,17 @@ pub struct AnswerMarkers {
 }
 
 /// The rows of a prompt: answers are absorbed, as they were when they were generated; what stands between them has the
-/// form that is cheaper.
+/// form that is cheaper. The end of a turn that fills no block of the cache is absorbed in any case: it is what a next
+/// turn, or the same prompt again, has to compute anew, and a few decompressed rows cost as much as all before them.
 pub(crate) fn rows_of_prompt(config: &Config, markers: Option<&AnswerMarkers>, prompt: &[u32]) -> Vec<u32> {
     let mut rows = prompt.to_vec();
     let mut start = 0;
     let answers = markers.map_or_else(Vec::new, |markers| markers.answers(prompt));
     for answer in answers.into_iter().chain(iter::once(prompt.len()..prompt.len())) {
-        if AttentionForm::of_turn(config, start, answer.start - start) == AttentionForm::Decompressed {
-            rows[start..answer.start].iter_mut().for_each(|row| *row |= DECOMPRESSED);
+        let end = (answer.start - 1) / BLOCK_TOKENS * BLOCK_TOKENS;
+        let form = AttentionForm::of_turn(config, start, answer.start - start);
+        if form == AttentionForm::Decompressed && start < end {
+            rows[start..end].iter_mut().for_each(|row| *row |= DECOMPRESSED);
         }
         start = answer.end;
     }
@@ -98,10 +102,14 @@ mod tests {
     #[test]
     fn answers_are_absorbed_and_long_turns_are_not() {
         check(&[50], &[('A', 50)]);
-        check(&[500], &[('D', 500)]);
-        check(&[500, 300], &[('D', 500), ('A', 300)]);
-        check(&[500, 300, 40], &[('D', 500), ('A', 340)]);
-        check(&[500, 300, 400, 20, 400], &[('D', 500), ('A', 300), ('D', 400), ('A', 20), ('D', 400)]);
+        check(&[512], &[('D', 480), ('A', 32)]);
+        check(&[513], &[('D', 512), ('A', 1)]);
+        check(&[500, 300], &[('D', 480), ('A', 320)]);
+        check(&[500, 300, 40], &[('D', 480), ('A', 360)]);
+        check(
+            &[500, 300, 400, 20, 400],
+            &[('D', 480), ('A', 320), ('D', 384), ('A', 36), ('D', 380), ('A', 20)],
+        );
         check(&[50, 1, 50], &[('A', 101)]);
     }
 
