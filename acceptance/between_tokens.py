@@ -12,18 +12,12 @@ than the prompt.
 
 import argparse
 import asyncio
-import json
-import os
 import random
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from soak import ROOT, Connection, listening, metrics, split
+from served import Server, events, metrics, model_of, program, split
 
 # Ids that every vocabulary has as plain tokens.
 IDS = range(300, 2000)
@@ -36,18 +30,10 @@ class Stream:
         self.address, self.asked, self.times = address, {**asked, "stream": True, "ignore_eos": True}, []
 
     async def run(self):
-        async with Connection(self.address) as connection:
-            connection.send("POST", "/v1/completions", json.dumps(self.asked).encode())
-            head = await connection.reader.readuntil(b"\r\n\r\n")
-            assert head.split()[1] == b"200", head
-            async for line in connection.reader:
-                if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
-                    continue
-                event = json.loads(line[6:])
-                assert "error" not in event, event
-                for choice in event["choices"]:
-                    tokens = len((choice.get("logprobs") or {}).get("tokens") or [])
-                    self.times += [time.monotonic()] * tokens
+        async for event in events(self.address, "/v1/completions", self.asked):
+            for choice in event["choices"]:
+                tokens = len((choice.get("logprobs") or {}).get("tokens") or [])
+                self.times += [time.monotonic()] * tokens
 
     def gaps(self, begin, end):
         """Times between tokens of which the later came in this time."""
@@ -67,9 +53,7 @@ async def first_token(address, asked):
 
 
 async def measure(address, args, chunk):
-    async with Connection(address) as connection:
-        connection.send("GET", "/v1/models")
-        model = json.loads((await connection.answer())[1])["data"][0]["id"]
+    model = await model_of(address)
     rng = random.Random(0)
 
     def ids(count):
@@ -109,27 +93,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=15)
     ours, options = split(sys.argv[1:])
     args = parser.parse_args(ours)
-    if not args.k2:
-        subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
-        args.k2 = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/k2"
     served = {"--port": "0", "--context": str(args.prompt + 64), "--prefill-chunk": "256"}
     served["--cache-tokens"] = str((args.streams // 2 + 3) * args.prompt)
     served |= options
     chunk = int(served["--prefill-chunk"])
-    with tempfile.TemporaryFile("w+") as log:
-        options = [part for option in served.items() for part in option]
-        server = subprocess.Popen([args.k2, "serve", args.model, *options], cwd=ROOT, stderr=log)
-        try:
-            address = listening(server, log)
-            alone, beside, taken, early, late = asyncio.run(measure(address, args, chunk))
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=60) == 0, f"the server ended with {server.returncode}"
-        except BaseException:
-            log.seek(0)
-            sys.stderr.write(log.read()[-4000:])
-            raise
-        finally:
-            server.kill()
+    with Server(program(args.k2), args.model, served) as server:
+        alone, beside, taken, early, late = asyncio.run(measure(server.address, args, chunk))
     print(f"{args.streams} streams; {args.prompt} tokens of a prompt beside them took {taken:.1f} s; chunks of {chunk}")
     for name, gaps in [("alone", alone), ("beside the prompt", beside)]:
         print(f"between tokens {name}: median {share(gaps, 0.5) * 1e3:.0f} ms, 99 % {share(gaps, 0.99) * 1e3:.0f} ms, "

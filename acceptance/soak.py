@@ -16,15 +16,13 @@ import json
 import os
 import random
 import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from served import Connection, Server, metrics, model_of, program, split
+
 TOOLS = [
     {
         "type": "function",
@@ -77,40 +75,6 @@ NONSENSE = [
     ("GET", "/v1/chat/completions", b"", 405),
     ("GET", "/no/such/place", b"", 404),
 ]
-
-
-class Connection:
-    """One HTTP/1.1 connection, as much of it as is needed here."""
-
-    def __init__(self, address):
-        self.host, self.port = address
-
-    async def __aenter__(self):
-        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
-        return self
-
-    async def __aexit__(self, *_):
-        self.writer.close()
-
-    def send(self, method, path, body=b"", **headers):
-        headers = {"host": f"{self.host}:{self.port}", "content-length": len(body), "connection": "close", **headers}
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        self.writer.write("\r\n".join(lines).encode() + body)
-
-    async def answer(self):
-        """Status and body."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
-        status, body = int(head.split()[1]), await self.reader.read()
-        return status, unchunked(body) if "transfer-encoding: chunked" in head else body
-
-
-def unchunked(body):
-    found = b""
-    while True:
-        size, _, body = body.partition(b"\r\n")
-        if int(size, 16) == 0:
-            return found
-        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
 
 
 async def ask(address, path, asked, stream=False):
@@ -190,15 +154,6 @@ class Soak:
             await asyncio.sleep(rng.random())
 
 
-async def metrics(address):
-    async with Connection(address) as connection:
-        connection.send("GET", "/metrics")
-        status, body = await connection.answer()
-    assert status == 200, status
-    samples = (line.rsplit(" ", 1) for line in body.decode().splitlines() if not line.startswith("#"))
-    return {re.sub(r'model="[^"]*",?', "", name).replace("{}", ""): float(value) for name, value in samples}
-
-
 async def at_rest(address):
     """Metrics once nothing runs any more."""
     for _ in range(600):
@@ -221,9 +176,7 @@ async def watch(pid, seconds, samples):
 
 
 async def soak(address, pid, seconds, clients):
-    async with Connection(address) as connection:
-        connection.send("GET", "/v1/models")
-        model = json.loads((await connection.answer())[1])["data"][0]["id"]
+    model = await model_of(address)
     expected = [(case, await ask(address, *case)) for case in await cases(address, model)]
     run, memory, end = Soak(address, expected), [], time.monotonic() + seconds
     await asyncio.gather(watch(pid, seconds, memory), *(run.client(number, end) for number in range(clients)))
@@ -246,23 +199,9 @@ def main():
     parser.add_argument("--k2", help="the program (default: built by cargo)")
     ours, options = split(sys.argv[1:])
     args = parser.parse_args(ours)
-    if not args.k2:
-        subprocess.run(["cargo", "build", "-q", "--release"], cwd=ROOT, check=True)
-        args.k2 = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/k2"
-    options = [part for option in (SERVED | options).items() for part in option]
-    with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen([args.k2, "serve", args.model, *options], cwd=ROOT, stderr=log)
-        try:
-            address = listening(server, log)
-            counts, memory, found = asyncio.run(soak(address, server.pid, args.seconds, args.clients))
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=60) == 0, f"the server ended with {server.returncode}"
-        except BaseException:
-            log.seek(0)
-            sys.stderr.write(log.read()[-4000:])
-            raise
-        finally:
-            server.kill()
+    with Server(program(args.k2), args.model, SERVED | options) as server:
+        found = soak(server.address, server.process.pid, args.seconds, args.clients)
+        counts, memory, found = asyncio.run(found)
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     print(f"{args.clients} clients, {args.seconds:g} s: {done}")
     used, idle, free = (found[f'k2_kv_blocks{{state="{state}"}}'] for state in ("used", "idle", "free"))
@@ -272,25 +211,6 @@ def main():
           + " ".join(f"{memory[len(memory) * tenth // 10] / (1 << 20):.1f}" for tenth in range(10))
           + f" {memory[-1] / (1 << 20):.1f}")
     print("acceptance: soak passed")
-
-
-def split(argv):
-    """What stands before `--`, and the options of the server behind it, each with a value."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    behind = argv[end + 1 :]
-    return argv[:end], dict(zip(behind[::2], behind[1::2], strict=True))
-
-
-def listening(server, log):
-    """Where it listens."""
-    for _ in range(600):
-        log.seek(0)
-        said = log.read()
-        if found := re.search(r"http://([\d.]+):(\d+)", said):
-            return found[1], int(found[2])
-        assert server.poll() is None, f"the server ended with {server.returncode} before it listened: {said}"
-        time.sleep(0.1)
-    raise AssertionError("the server does not listen")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 use std::iter;
 use std::ops::Range;
 
-use k2_model::kv_cache::BLOCK_TOKENS;
+use k2_model::attention_form::decompressed_rows;
 use k2_model::{AttentionForm, Config};
 
 /// Set for rows in the decompressed form; the others are absorbed.
@@ -25,18 +25,14 @@ pub struct AnswerMarkers {
 }
 
 /// The rows of a prompt: answers are absorbed, as they were when they were generated; what stands between them has the
-/// form that is cheaper. The end of a turn that fills no block of the cache is absorbed in any case: it is what a next
-/// turn, or the same prompt again, has to compute anew, and a few decompressed rows cost as much as all before them.
+/// forms of its turn.
 pub(crate) fn rows_of_prompt(config: &Config, markers: Option<&AnswerMarkers>, prompt: &[u32]) -> Vec<u32> {
     let mut rows = prompt.to_vec();
     let mut start = 0;
     let answers = markers.map_or_else(Vec::new, |markers| markers.answers(prompt));
     for answer in answers.into_iter().chain(iter::once(prompt.len()..prompt.len())) {
-        let end = (answer.start - 1) / BLOCK_TOKENS * BLOCK_TOKENS;
-        let form = AttentionForm::of_turn(config, start, answer.start - start);
-        if form == AttentionForm::Decompressed && start < end {
-            rows[start..end].iter_mut().for_each(|row| *row |= DECOMPRESSED);
-        }
+        let decompressed = decompressed_rows(config, start..answer.start);
+        rows[decompressed].iter_mut().for_each(|row| *row |= DECOMPRESSED);
         start = answer.end;
     }
     rows

@@ -5,7 +5,10 @@
 //! computed again later; a turn of the prompt has the form that is cheaper for all of it at once. Both can be told
 //! from the sequence, and whoever keeps rows keeps their form with them.
 
+use std::ops::Range;
+
 use crate::config::Config;
+use crate::kv_cache::BLOCK_TOKENS;
 
 /// How attention over the latents is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,21 +25,28 @@ pub enum AttentionForm {
 /// The decompressed form widens weights and copies queries too: it has to save more than a fifth.
 const MARGIN: f64 = 1.25;
 
-impl AttentionForm {
-    /// The form of `tokens` rows of a prompt that stand behind `start` others: the one with fewer multiplications,
-    /// were they computed together.
-    pub fn of_turn(config: &Config, start: usize, tokens: usize) -> AttentionForm {
-        let (latent, rope) = (config.kv_lora_rank, config.qk_rope_head_dim);
-        let (nope, v) = (config.qk_nope_head_dim, config.v_head_dim);
-        let rows = tokens as f64;
-        // Each row sees those before the turn and half of the turn.
-        let seen = rows * (start as f64 + rows / 2.0);
-        // The way from a latent to a head's key and value, or of a query and a sum through the same weights.
-        let through_kv_b = ((nope + v) * latent) as f64;
-        let absorbed = rows * through_kv_b + seen * (2 * latent + rope) as f64;
-        let decompressed = (start as f64 + rows) * through_kv_b + seen * (nope + rope + v) as f64;
-        if MARGIN * decompressed < absorbed { AttentionForm::Decompressed } else { AttentionForm::Absorbed }
-    }
+/// The rows of a prompt's turn that are decompressed, from its first on; those behind them are absorbed. None if that
+/// takes more multiplications, were the turn computed at once. The end that fills no block of the cache is absorbed in
+/// any case: it is what a next turn, or the same prompt again, has to compute anew, and a few decompressed rows cost as
+/// much as all before them.
+pub fn decompressed_rows(config: &Config, turn: Range<usize>) -> Range<usize> {
+    let whole_blocks = turn.end.saturating_sub(1) / BLOCK_TOKENS * BLOCK_TOKENS;
+    let pays = whole_blocks > turn.start && decompressed_is_cheaper(config, turn.start, turn.len());
+    turn.start..if pays { whole_blocks } else { turn.start }
+}
+
+/// Of `tokens` rows that stand behind `start` others.
+fn decompressed_is_cheaper(config: &Config, start: usize, tokens: usize) -> bool {
+    let (latent, rope) = (config.kv_lora_rank, config.qk_rope_head_dim);
+    let (nope, v) = (config.qk_nope_head_dim, config.v_head_dim);
+    let rows = tokens as f64;
+    // Each row sees those before the turn and half of the turn.
+    let seen = rows * (start as f64 + rows / 2.0);
+    // The way from a latent to a head's key and value, or of a query and a sum through the same weights.
+    let through_kv_b = ((nope + v) * latent) as f64;
+    let absorbed = rows * through_kv_b + seen * (2 * latent + rope) as f64;
+    let decompressed = (start as f64 + rows) * through_kv_b + seen * (nope + rope + v) as f64;
+    MARGIN * decompressed < absorbed
 }
 
 #[cfg(test)]
@@ -50,9 +60,14 @@ mod tests {
         let (shape, format) = (Shape::FullOneLayer, SyntheticFormat::Bf16);
         let config = Synthetic { shape, format, n_routed_experts: None }.config();
         for (start, least) in [(0, 96), (100, 173), (1000, 224), (16_000, 238), (100_000, 238)] {
-            let form = |tokens| AttentionForm::of_turn(&config, start, tokens);
-            assert_eq!(form(least - 1), AttentionForm::Absorbed, "{start} + {}", least - 1);
-            assert_eq!(form(least), AttentionForm::Decompressed, "{start} + {least}");
+            let form = |tokens| decompressed_is_cheaper(&config, start, tokens);
+            assert!(!form(least - 1), "{start} + {}", least - 1);
+            assert!(form(least), "{start} + {least}");
+        }
+        for (turn, end) in [(0..95, 0), (0..97, 96), (0..96, 64), (10..1000, 992), (10..1001, 992), (0..0, 0)]
+        {
+            let expected = turn.start..end.max(turn.start);
+            assert_eq!(decompressed_rows(&config, turn.clone()), expected, "{turn:?}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A model with room for the cases, and the clock around its steps.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use k2_model::attention_form::decompressed_rows;
 use k2_model::kv_cache::BLOCK_TOKENS;
 use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
@@ -83,17 +85,22 @@ impl<'m> Session<'m> {
 
     /// The tokens from one position to another, the logits of the last.
     fn prefill(&mut self, sequence: usize, first: usize, end: usize) -> Result<(), BatchError> {
-        let form = AttentionForm::of_turn(&self.model.config, first, end - first);
+        let boundary = decompressed_rows(&self.model.config, first..end).end;
         for start in (first..end).step_by(self.prefill_chunk) {
             let next = end.min(start + self.prefill_chunk);
-            let chunk = Chunk {
-                tokens: &self.tokens[sequence][start..next],
-                start,
+            let chunk = |rows: Range<usize>, form| Chunk {
+                tokens: &self.tokens[sequence][rows.clone()],
+                start: rows.start,
                 block_table: &self.block_tables[sequence],
-                logits: if next == end { LogitRows::Last } else { LogitRows::None },
+                logits: if rows.end == end { LogitRows::Last } else { LogitRows::None },
                 form,
             };
-            self.model.forward(&mut self.cache, &[chunk], &mut self.scratch, None)?;
+            let middle = boundary.clamp(start, next);
+            let parts =
+                [(start..middle, AttentionForm::Decompressed), (middle..next, AttentionForm::Absorbed)];
+            let parts = parts.into_iter().filter(|(rows, _)| !rows.is_empty());
+            let chunks: Vec<Chunk<'_>> = parts.map(|(rows, form)| chunk(rows, form)).collect();
+            self.model.forward(&mut self.cache, &chunks, &mut self.scratch, None)?;
             self.filled[sequence] = self.filled[sequence].max(next);
         }
         Ok(())

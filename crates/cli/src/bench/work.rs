@@ -6,10 +6,11 @@
 //! a decompressed prompt go it again.
 
 use k2_kernels::Matrix;
+use k2_model::attention_form::decompressed_rows;
 use k2_model::layer::FeedForward;
 use k2_model::mla::{KeyValueProjection, QueryProjection};
 use k2_model::mlp::Mlp;
-use k2_model::{AttentionForm, CacheDtype, Config, KimiK2, KvCache};
+use k2_model::{CacheDtype, Config, KimiK2, KvCache};
 
 use super::case::{Case, Phase};
 
@@ -62,13 +63,11 @@ fn distinct_experts(config: &Config, tokens: f64) -> f64 {
 
 /// Scores and weighted sums of one token in all layers.
 fn attention_operations(config: &Config, case: Case, keys: f64) -> f64 {
-    let form = match case.phase {
-        Phase::Prefill => AttentionForm::of_turn(config, case.depth, case.len),
-        Phase::Decode => AttentionForm::Absorbed,
-    };
-    let per_key = match form {
-        AttentionForm::Decompressed => config.qk_head_dim() + config.v_head_dim,
-        AttentionForm::Absorbed | AttentionForm::Naive => config.latent_width() + config.kv_lora_rank,
+    let turn = case.depth..case.depth + case.len;
+    let is_decompressed = case.phase == Phase::Prefill && !decompressed_rows(config, turn).is_empty();
+    let per_key = match is_decompressed {
+        true => config.qk_head_dim() + config.v_head_dim,
+        false => config.latent_width() + config.kv_lora_rank,
     };
     2.0 * keys * (config.num_hidden_layers * config.num_attention_heads * per_key) as f64
 }

@@ -82,6 +82,12 @@ impl Weights {
     pub(super) fn new() -> Weights {
         Weights(Aligned([[0.0; TILE]; QUERIES]))
     }
+
+    /// Of a query and a key.
+    #[inline(always)]
+    pub(super) fn at(&self, query: usize, key: usize) -> f32 {
+        self.0.0[query][key]
+    }
 }
 
 /// Aligned lanes as one row of numbers.
@@ -124,14 +130,6 @@ pub(super) fn add_tile(
 #[inline(always)]
 pub(super) fn multiply_tile(keys: &[&[f32]], query: &[f32], products: &mut Weights) {
     score_tile(keys, query, &mut products.0.0);
-}
-
-impl Weights {
-    /// Of a query and a key.
-    #[inline(always)]
-    pub(super) fn at(&self, query: usize, key: usize) -> f32 {
-        self.0.0[query][key]
-    }
 }
 
 /// `scores[q][key] = query[q] · rows[key]`; three keys against four queries in registers.

@@ -183,7 +183,7 @@ async fn who_leaves_cancels_all_choices() {
 #[tokio::test]
 async fn usage_and_progress_come_to_those_who_ask() {
     let mut body = ask();
-    body["messages"][0]["content"] = json!("The tide. ".repeat(150));
+    body["messages"][0]["content"] = json!("The tide. ".repeat(230));
     body["stream_options"] = json!({ "include_usage": true, "include_progress": true });
     body["stream"] = json!(true);
     let server = Usual::start(None);
@@ -191,7 +191,7 @@ async fn usage_and_progress_come_to_those_who_ask() {
     let events = events(&answer.text);
     let progress: Vec<_> = events.iter().filter_map(|(_, data)| data.get("prefill_progress")).collect();
     let computed: Vec<_> = progress.iter().map(|one| one["computed_tokens"].as_u64().unwrap()).collect();
-    assert!(computed.len() > 1 && computed.is_sorted(), "{progress:?}");
+    assert!(computed.len() > 2 && computed.is_sorted(), "{progress:?}");
     assert!(computed[computed.len() - 1] < progress[0]["prompt_tokens"].as_u64().unwrap(), "{progress:?}");
     let (_, last) = &events[events.len() - 2];
     assert_eq!(

@@ -1,5 +1,6 @@
 //! The plainest generation there is: the likeliest token, again and again.
 
+use k2_model::attention_form::decompressed_rows;
 use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
 /// A generator for [`super::of_model`]: answers of at most `limit` tokens, one of `stop` being the last if the
@@ -14,19 +15,24 @@ pub fn greedy<'a>(
     let block_table: Vec<u32> = (0..blocks as u32).collect();
     let mut scratch = Scratch::default();
     move |prompt| {
-        let (mut answer, mut next, mut start) = (Vec::new(), prompt.to_vec(), 0);
-        let mut form = AttentionForm::of_turn(&model.config, 0, prompt.len());
         let room = model.config.max_position_embeddings.saturating_sub(prompt.len());
+        let mut read = |tokens: &[u32], start, form, logits| -> Result<u32, BatchError> {
+            let chunk = Chunk { tokens, start, block_table: &block_table, logits, form };
+            Ok(likeliest(model.forward(&mut cache, &[chunk], &mut scratch, None)?))
+        };
+        let mut start = decompressed_rows(&model.config, 0..prompt.len()).end;
+        if start > 0 {
+            read(&prompt[..start], 0, AttentionForm::Decompressed, LogitRows::None)?;
+        }
+        let (mut answer, mut next) = (Vec::new(), prompt[start..].to_vec());
         while answer.len() < limit.min(room) {
-            let chunk =
-                Chunk { tokens: &next, start, block_table: &block_table, logits: LogitRows::Last, form };
-            let token = likeliest(model.forward(&mut cache, &[chunk], &mut scratch, None)?);
+            let token = read(&next, start, AttentionForm::Absorbed, LogitRows::Last)?;
             answer.push(token);
             if stop.contains(&token) {
                 break;
             }
             start += next.len();
-            (next, form) = (vec![token], AttentionForm::Absorbed);
+            next = vec![token];
         }
         Ok(answer)
     }
