@@ -239,12 +239,15 @@ impl Conversation {
         let finished = parser.finish(EndReason::EndOfTurn);
         shown.add(finished.deltas)?;
         shown.end(&reason)?;
+        let silent = shown.reply.content.as_deref().is_none_or(str::is_empty);
         match reason {
             FinishReason::Failed(why) => Ok(Err(why)),
             FinishReason::Stop(_) => Ok(Ok(shown.reply)),
-            FinishReason::Length if shown.reply.content.as_deref().is_none_or(str::is_empty) => {
+            FinishReason::Length if silent => {
                 Ok(Err("the answer was cut off before it said anything".into()))
             }
+            // A prompt that took too long to read is not to be read again with the next question.
+            FinishReason::Cancelled if silent => Ok(Err("stopped before it said anything".into())),
             // A call may have been cut off: none is made.
             FinishReason::Length | FinishReason::Cancelled => {
                 Ok(Ok(Reply { tool_calls: Vec::new(), ..shown.reply }))

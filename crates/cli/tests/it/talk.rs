@@ -55,7 +55,8 @@ fn an_interrupt_stops_the_answer_and_not_the_program() {
         .unwrap();
     let (mut input, mut errors) = (child.stdin.take().unwrap(), child.stderr.take().unwrap());
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    // The first answer says that the program is ready; the second has a prompt that takes long to read.
+    // The first answer says that the program is ready; the second has a prompt that takes long to read, and is
+    // forgotten with its question: the third is there at once.
     input.write_all(b"Hi\n").unwrap();
     output.read_until(b'\n', &mut Vec::new()).unwrap();
     input.write_all(format!("{}\nHi\n", "a".repeat(100_000)).as_bytes()).unwrap();
