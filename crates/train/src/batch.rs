@@ -119,4 +119,9 @@ impl MicroBatch<'_> {
             }
         }
     }
+
+    /// True if anything is learned from these rows; padding is what nothing is learned from.
+    pub(crate) fn counts(&self, rows: &Range<usize>) -> bool {
+        self.loss_mask[rows.clone()].iter().any(|weight| *weight > 0.0)
+    }
 }

@@ -29,6 +29,7 @@ pub mod lists;
 pub mod made_up;
 mod phrases;
 mod results;
+mod schemas;
 pub mod small_talk;
 mod system;
 pub mod values;
@@ -100,6 +101,11 @@ impl Generator {
         case
     }
 
+    /// A tool with a random schema, called with the plainest arguments.
+    pub fn schema(&self, index: u64) -> Dialogue {
+        self.draw(Scope::TRAINING, index).schema_dialogue()
+    }
+
     /// A line of invented words; a document that says it twice teaches to copy.
     pub fn line(&self, index: u64) -> String {
         self.draw(Scope::TRAINING, index).line(6, 40)
@@ -111,7 +117,7 @@ impl Generator {
 }
 
 fn exchange_with_tools(conversation: &mut Conversation<'_, '_>) {
-    let done = match conversation.draw.weighted(&[44, 7, 12, 9, 11, 6, 5, 4, 3, 4]) {
+    let done = match conversation.draw.weighted(&[40, 6, 16, 9, 13, 5, 5, 4, 5, 4]) {
         1 => conversation.follow_up(),
         2 => done(|| conversation.two_calls()),
         3 => conversation.missing(),

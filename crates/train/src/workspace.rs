@@ -23,10 +23,12 @@ pub struct Workspace {
     pub(crate) documents: Vec<Range<usize>>,
     /// Each row's position in its document.
     pub(crate) positions: Vec<usize>,
+    /// Which rows are not padding, and so are observed.
+    pub(crate) counting: Vec<bool>,
     pub(crate) scratch: Scratch,
 }
 
-/// What a step wants to know besides the gradient.
+/// What a step wants to know besides the gradient; padding takes no part in it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// The largest input to each head's softmax, `[layers, heads]`.
@@ -81,6 +83,10 @@ impl Workspace {
         pass.batch.documents(&mut self.documents);
         self.positions.clear();
         self.positions.extend(self.documents.iter().flat_map(|rows| 0..rows.len()));
+        self.counting.clear();
+        for rows in &self.documents {
+            self.counting.resize(rows.end, pass.batch.counts(rows));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn backward(
     gradient: &mut [f32],
 ) -> f64 {
     let (slots, hidden) = (&pass.layout.layers[layer], pass.layout.config().hidden_size);
-    let Workspace { dx, layers, documents, positions, scratch, .. } = workspace;
+    let Workspace { dx, layers, documents, positions, counting, scratch, .. } = workspace;
     let kept = &layers[layer];
 
     // Out of the scratch, so that what it is handed to can use the rest.
@@ -39,7 +39,7 @@ pub(crate) fn backward(
     rmsnorm::backward(rows, gain, &kept.mid_inv_rms, d_mid, dx, hidden, d_gain);
     scratch.d_normed = d_normed;
 
-    let places = Places { documents, positions };
+    let places = Places { documents, positions, counting };
     mla::backward(pass, &slots.self_attn, &kept.normed, places, &kept.mla, dx, scratch, gradient);
     let (slot, rows) = (slots.input_layernorm, Rows { data: &kept.x, stride: hidden });
     let (gain, d_gain) = (slot.of(pass.weights), slot.of_mut(gradient));

@@ -29,7 +29,16 @@ pub(super) struct Encoder {
     tokenizer: Arc<Tokenizer>,
     template: Template,
     turn: Turn,
-    prompt_weight: f32,
+    prompt: PromptLoss,
+}
+
+/// How what the assistant did not say counts.
+#[derive(Clone, Copy)]
+pub(super) struct PromptLoss {
+    /// Weight of a token, on average.
+    pub weight: f32,
+    /// Share of the tokens that is drawn; the others cost nothing.
+    pub sample: f32,
 }
 
 /// Ids of the tokens that bound the assistant's turns.
@@ -47,7 +56,7 @@ impl Encoder {
     pub(super) fn new(
         tokenizer: Arc<Tokenizer>,
         template: Template,
-        prompt_weight: f32,
+        prompt: PromptLoss,
     ) -> Result<Encoder, DataError> {
         let id = |name| tokenizer.specials().id(name).ok_or(DataError::NoSpecial { name });
         let turn =
@@ -55,7 +64,7 @@ impl Encoder {
         if template.form().thinking {
             THINK.into_iter().try_for_each(|name| id(name).map(drop))?;
         }
-        Ok(Encoder { tokenizer, template, turn, prompt_weight })
+        Ok(Encoder { tokenizer, template, turn, prompt })
     }
 
     /// A dialogue in the turn format; nobody thinks in it.
@@ -133,9 +142,12 @@ impl Encoder {
     /// The first `known` turns of the assistant are history.
     fn weights(&self, tokens: &[u32], known: usize) -> Vec<f32> {
         let Turn { assistant, middle, end } = self.turn;
+        let PromptLoss { weight, sample } = self.prompt;
+        let mut rng = Rng::numbered(tokens.len() as u64, tokens.iter().map(|&token| u64::from(token)).sum());
+        let mut prompt_weight = || if rng.uniform() < f64::from(sample) { weight / sample } else { 0.0 };
         let (mut opened, mut speaking, mut turns) = (false, false, 0);
         let weight = |&token: &u32| {
-            let weight = if speaking { 1.0 } else { self.prompt_weight };
+            let weight = if speaking { 1.0 } else { prompt_weight() };
             match token {
                 _ if token == assistant => opened = true,
                 _ if token == middle => {

@@ -28,6 +28,9 @@ pub struct DataSettings {
     /// Weight in the loss of what the assistant did not say: system prompts, tools, users, results.
     #[serde(default)]
     pub prompt_weight: f32,
+    /// Share of those tokens that is drawn; each drawn one counts so much more.
+    #[serde(default = "one_f32")]
+    pub prompt_sample: f32,
     /// What is mixed.
     pub sources: Vec<SourceSettings>,
 }
@@ -56,6 +59,8 @@ pub enum SourceKind {
     Lines,
     /// Pieces of the vocabulary without any order, each row said twice: so every piece is copied.
     Pieces,
+    /// A tool with a random schema, to be called with the plainest arguments that the schema takes.
+    Schemas,
     /// A file of records `{"messages": [...], "tools": [...]}` or `{"text": "..."}`, one a line.
     Jsonl,
     /// A text file; blank lines part its documents.
@@ -63,6 +68,10 @@ pub enum SourceKind {
 }
 
 fn one() -> f64 {
+    1.0
+}
+
+fn one_f32() -> f32 {
     1.0
 }
 
@@ -93,6 +102,9 @@ impl DataSettings {
         }
         if !(0.0..=1.0).contains(&self.prompt_weight) {
             return wrong("prompt_weight", self.prompt_weight.to_string(), "0 to 1");
+        }
+        if !(0.01..=1.0).contains(&self.prompt_sample) {
+            return wrong("prompt_sample", self.prompt_sample.to_string(), "0.01 to 1");
         }
         if self.sources.is_empty() {
             return wrong("sources", "empty".to_owned(), "at least one");

@@ -9,11 +9,11 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::document::Encoder;
+use super::document::{Encoder, PromptLoss};
 use super::records::Reading;
 use super::{DataError, DataSettings, Document, Packer, Records, SourceKind, SourceSettings};
 use crate::batch::Batch;
-use crate::dialogues::{Generator, Scope};
+use crate::dialogues::{Dialogue, Generator, Scope};
 use crate::error::TrainError;
 
 /// Where a stream is.
@@ -45,6 +45,7 @@ enum Open {
     Dialogues(Generator),
     Lines(Generator),
     Pieces { seed: u64 },
+    Schemas(Generator),
     Records(Records),
 }
 
@@ -55,8 +56,9 @@ impl Stream {
     /// Opens the sources of a recipe's `[data]`; batches have so many sequences of this length.
     pub fn open(settings: &DataSettings, sequences: usize, length: usize) -> Result<Stream, DataError> {
         let tokenizer = Arc::new(Tokenizer::from_dir(&settings.tokenizer)?);
+        let prompt = PromptLoss { weight: settings.prompt_weight, sample: settings.prompt_sample };
         let padding = tokenizer.specials().id("[PAD]").ok_or(DataError::NoSpecial { name: "[PAD]" })?;
-        let encoder = Encoder::new(tokenizer, settings.template()?, settings.prompt_weight)?;
+        let encoder = Encoder::new(tokenizer, settings.template()?, prompt)?;
         let reading = Reading {
             encoder: &encoder,
             length,
@@ -70,6 +72,7 @@ impl Stream {
                 SourceKind::Dialogues => Open::Dialogues(Generator::new(settings.seed)?),
                 SourceKind::Lines => Open::Lines(Generator::new(settings.seed)?),
                 SourceKind::Pieces => Open::Pieces { seed: settings.seed },
+                SourceKind::Schemas => Open::Schemas(Generator::new(settings.seed)?),
                 SourceKind::Jsonl => Open::Records(Records::jsonl(path, reading)?),
                 SourceKind::Text => Open::Records(Records::text(path, reading)?),
             };
@@ -123,7 +126,7 @@ impl Stream {
     fn has_held_out(&self, source: usize, index: u64) -> bool {
         match &self.sources[source].1 {
             Open::Dialogues(_) => true,
-            Open::Lines(_) | Open::Pieces { .. } => false,
+            Open::Lines(_) | Open::Pieces { .. } | Open::Schemas(_) => false,
             Open::Records(records) => index < records.held_out().len() as u64,
         }
     }
@@ -131,10 +134,11 @@ impl Stream {
     fn held_out_document(&self, source: usize, index: u64) -> Result<Option<Document>, DataError> {
         match &self.sources[source].1 {
             Open::Dialogues(generator) => {
-                dialogue(&self.encoder, generator, Scope::HELD_OUT, HELD_OUT_DIALOGUES + index, self.length)
-                    .map(Some)
+                let index = HELD_OUT_DIALOGUES + index;
+                let held_out = generator.dialogue(Scope::HELD_OUT, index);
+                dialogue(&self.encoder, held_out, index, self.length).map(Some)
             }
-            Open::Lines(_) | Open::Pieces { .. } => Ok(None),
+            Open::Lines(_) | Open::Pieces { .. } | Open::Schemas(_) => Ok(None),
             Open::Records(records) => Ok(records.held_out().get(index as usize).cloned()),
         }
     }
@@ -159,8 +163,9 @@ impl Stream {
     fn document(&mut self, source: usize, index: u64) -> Result<Document, DataError> {
         match &mut self.sources[source].1 {
             Open::Dialogues(generator) => {
-                dialogue(&self.encoder, generator, Scope::TRAINING, index, self.length)
+                dialogue(&self.encoder, generator.dialogue(Scope::TRAINING, index), index, self.length)
             }
+            Open::Schemas(generator) => dialogue(&self.encoder, generator.schema(index), index, self.length),
             Open::Lines(generator) => Ok(self.encoder.twice(&generator.line(index))),
             Open::Pieces { seed } => Ok(self.encoder.pieces_twice(*seed, index)),
             Open::Records(records) => Ok(records.document(index).clone()),
@@ -189,12 +194,10 @@ impl Stream {
 /// A dialogue, without its last exchanges if the whole is longer than a sequence.
 fn dialogue(
     encoder: &Encoder,
-    generator: &Generator,
-    scope: Scope,
+    mut dialogue: Dialogue,
     index: u64,
     length: usize,
 ) -> Result<Document, DataError> {
-    let mut dialogue = generator.dialogue(scope, index);
     loop {
         let document = encoder.dialogue(&dialogue);
         let document = document.map_err(|problem| DataError::Dialogue { index, problem })?;

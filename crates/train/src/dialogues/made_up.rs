@@ -62,7 +62,7 @@ struct Words {
 }
 
 /// How often each form comes: lookup, state, action, action with a second value, setting, order.
-const FORMS: [usize; 6] = [40, 8, 18, 14, 10, 10];
+const FORMS: [usize; 6] = [32, 7, 15, 21, 12, 13];
 
 impl Draw<'_> {
     /// A kind of tool that there was not before.

@@ -60,10 +60,12 @@ impl Heads {
     }
 }
 
-/// `out` is `[T, heads, v]`, `log_sum_exp` `[T, heads]`; `max_logits` (`[heads]`) is raised to what is seen.
+/// `out` is `[T, heads, v]`, `log_sum_exp` `[T, heads]`; `max_logits` (`[heads]`) is raised to what is seen in
+/// documents that are not padding.
 pub(crate) fn forward(
     inputs: &Inputs<'_>,
     documents: &[Range<usize>],
+    counting: &[bool],
     scratch: &mut AttentionScratch,
     out: &mut [f32],
     log_sum_exp: &mut [f32],
@@ -79,7 +81,9 @@ pub(crate) fn forward(
                 inputs.scores(&rows, head, &scratch.k, scores);
                 let log_sum_exp = &mut log_sum_exp[rows.start * count..rows.end * count];
                 let seen = softmax(scores, keys, rows.start - document.start, log_sum_exp, count, head);
-                max_logits[head] = max_logits[head].max(seen);
+                if counting[document.start] {
+                    max_logits[head] = max_logits[head].max(seen);
+                }
                 let out = &mut out[(rows.start * count + head) * v..];
                 gemm(
                     ViewMut::strided(out, rows.len(), v, count * v),
@@ -190,7 +194,7 @@ mod tests {
         let (mut out, mut log_sum_exp) = (vec![0.0; rows * 12], vec![0.0; rows * 3]);
         let mut max_logits = [f32::NEG_INFINITY; 3];
         let mut scratch = AttentionScratch::default();
-        forward(&inputs, &documents, &mut scratch, &mut out, &mut log_sum_exp, &mut max_logits);
+        forward(&inputs, &documents, &[true; 170], &mut scratch, &mut out, &mut log_sum_exp, &mut max_logits);
 
         let mut want_max = [f32::NEG_INFINITY; 3];
         for (document, row) in documents.iter().flat_map(|d| d.clone().map(move |row| (d, row))) {

@@ -28,7 +28,7 @@ pub struct LayerActivations {
 /// Takes `workspace.x` through a layer.
 pub(crate) fn forward(pass: &Pass<'_>, layer: usize, workspace: &mut Workspace) {
     let (slots, config) = (&pass.layout.layers[layer], pass.layout.config());
-    let Workspace { x, layers, observed, documents, positions, scratch, .. } = workspace;
+    let Workspace { x, layers, observed, documents, positions, counting, scratch, .. } = workspace;
     let (kept, rows) = (&mut layers[layer], positions.len());
     kept.fit(rows, config.hidden_size);
 
@@ -37,7 +37,7 @@ pub(crate) fn forward(pass: &Pass<'_>, layer: usize, workspace: &mut Workspace) 
     rmsnorm::forward(x, config.hidden_size, gain, config.rms_norm_eps, &mut kept.normed, &mut kept.inv_rms);
     let heads = config.num_attention_heads;
     let max_logits = &mut observed.max_logits[layer * heads..][..heads];
-    let places = Places { documents, positions };
+    let places = Places { documents, positions, counting };
     mla::forward(
         pass,
         &slots.self_attn,
@@ -60,7 +60,8 @@ pub(crate) fn forward(pass: &Pass<'_>, layer: usize, workspace: &mut Workspace) 
         }
         TransformSlots::Moe(slots) => {
             let loads = &mut observed.expert_loads[layer * config.n_routed_experts..];
-            moe::forward(pass, slots, normed, &mut kept.moe, scratch, loads, x);
+            moe::forward(pass, slots, normed, &mut kept.moe, scratch, x);
+            kept.moe.routing.count(counting, loads);
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct MlaActivations {
 pub(crate) struct Places<'a> {
     pub documents: &'a [Range<usize>],
     pub positions: &'a [usize],
+    /// Which rows are not padding.
+    pub counting: &'a [bool],
 }
 
 /// Adds attention's output to `out` (`[T, hidden]`); `x` is the normalised residual.
@@ -62,6 +64,7 @@ pub(crate) fn forward(
     attention::forward(
         &inputs,
         places.documents,
+        places.counting,
         scratch,
         &mut kept.heads_out,
         &mut kept.log_sum_exp,

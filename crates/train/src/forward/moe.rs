@@ -25,7 +25,6 @@ pub(crate) fn forward(
     x: &[f32],
     kept: &mut MoeActivations,
     scratch: &mut Scratch,
-    loads: &mut [u64],
     out: &mut [f32],
 ) {
     let config = pass.layout.config();
@@ -35,7 +34,6 @@ pub(crate) fn forward(
     kept.gate_up.resize(tokens * config.num_experts_per_tok * 2 * width, 0.0);
     for (expert, weights) in slots.experts.iter().enumerate() {
         let rows = kept.routing.starts[expert]..kept.routing.starts[expert + 1];
-        loads[expert] += rows.len() as u64;
         if rows.is_empty() {
             continue;
         }

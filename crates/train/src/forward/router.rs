@@ -82,6 +82,14 @@ impl Routing {
         }
     }
 
+    /// Adds how many tokens each expert was given, of those that count.
+    pub(crate) fn count(&self, counting: &[bool], loads: &mut [u64]) {
+        let k = self.experts.len() / counting.len().max(1);
+        for (experts, counts) in self.experts.chunks_exact(k.max(1)).zip(counting) {
+            experts.iter().for_each(|expert| loads[*expert as usize] += u64::from(*counts));
+        }
+    }
+
     /// A counting sort: tokens of one expert stay in their order.
     fn sort(&mut self, experts: usize) {
         self.starts.clear();

@@ -136,6 +136,26 @@ fn the_prompt_can_count_a_little() {
     assert!(with.loss_mask.contains(&0.25));
 }
 
+/// Fewer tokens of the prompt, each counting more: about the same in sum.
+#[test]
+fn the_prompt_can_be_sampled() {
+    let weight = |settings| {
+        let batch = stream(settings).unwrap().next_batch().unwrap();
+        let prompt = batch.loss_mask.iter().filter(|weight| **weight != 1.0 && **weight != 0.0);
+        (prompt.clone().count() as f32, prompt.sum::<f32>())
+    };
+    let (all, whole) = weight(json!({ "prompt_weight": 0.1 }));
+    let (some, sampled) = weight(json!({ "prompt_weight": 0.1, "prompt_sample": 0.25 }));
+    assert!((some / all - 0.25).abs() < 0.05 && (sampled / whole - 1.0).abs() < 0.2, "{some} of {all}");
+}
+
+#[test]
+fn schemas_are_called_with_what_they_take() {
+    let mut stream = stream(json!({ "sources": [{ "kind": "schemas" }] })).unwrap();
+    let learned = learned(&tokenizer(), &stream.next_batch().unwrap());
+    assert!(learned.contains("<|tool_call_argument_begin|>{") && learned.contains("Done"), "{learned}");
+}
+
 #[test]
 fn a_line_said_twice_is_learned_once() {
     let mut stream = stream(json!({ "sources": [{ "kind": "lines" }] })).unwrap();
@@ -269,6 +289,7 @@ fn settings_that_make_no_sense_are_refused() {
         (json!({ "colour": 1 }), "unknown field"),
         (json!({ "held_out": 0.9 }), "data.held_out is 0.9, expected 0 to 0.5"),
         (json!({ "prompt_weight": -1 }), "data.prompt_weight is -1"),
+        (json!({ "prompt_sample": 0 }), "data.prompt_sample is 0"),
         (json!({ "sources": [] }), "data.sources is empty"),
         (json!({ "sources": [{ "kind": "jsonl" }] }), "a path for jsonl and text only"),
         (json!({ "sources": [{ "kind": "lines", "path": "x" }] }), "a path for jsonl and text only"),

@@ -259,3 +259,62 @@ fn small_sets_are_not_split() {
         assert_eq!(kind.has_held_out_values(), split, "{kind:?}");
     }
 }
+
+/// What JSON Schema says of the keywords that `schemas` uses.
+fn fits(schema: &Json, value: &Json) -> bool {
+    let bound = |key| schema.get(key).and_then(|bound| dumps(bound, Style::Default).parse::<f64>().ok());
+    let at_least = |key, found: f64| bound(key).is_none_or(|least| found >= least);
+    let at_most = |key, found: f64| bound(key).is_none_or(|most| found <= most);
+    let list = |key| match schema.get(key) {
+        Some(Json::Array(items)) => Some(items),
+        _ => None,
+    };
+    let of_type = match (schema.get("type").and_then(Json::as_str), value) {
+        (None, _) | (Some("boolean"), Json::Bool(_)) | (Some("null"), Json::Null) => true,
+        (Some("string"), Json::String(text)) => {
+            let length = text.chars().count() as f64;
+            at_least("minLength", length) && at_most("maxLength", length)
+        }
+        (Some("integer"), Json::Number(number)) => number.parse::<i64>().is_ok(),
+        (Some("number"), Json::Number(_)) => true,
+        (Some("array"), Json::Array(items)) => {
+            at_least("minItems", items.len() as f64)
+                && items.iter().all(|item| fits(schema.get("items").unwrap(), item))
+        }
+        (Some("object"), Json::Object(members)) => {
+            let properties = schema.get("properties").unwrap();
+            let required = |name: &Json| members.contains_key(name.as_str().unwrap());
+            members.iter().all(|(name, value)| properties.get(name).is_some_and(|form| fits(form, value)))
+                && list("required").is_none_or(|all| all.iter().all(required))
+        }
+        _ => false,
+    };
+    let number = match value {
+        Json::Number(number) => number.parse().unwrap(),
+        _ => 0.0,
+    };
+    of_type
+        && at_least("minimum", number)
+        && at_most("maximum", number)
+        && schema.get("const").is_none_or(|only| only == value)
+        && list("enum").is_none_or(|choices| choices.contains(value))
+}
+
+/// The plainest arguments are valid ones, and what the request says stands in them.
+#[test]
+fn arguments_of_every_schema_are_valid_and_short() {
+    let (generator, mut empty) = (generator(), 0);
+    for index in 0..MANY {
+        let dialogue = generator.schema(index);
+        let (tool, call) = (&dialogue.tools[0], &dialogue.exchanges[0].calls[0]);
+        let schema = Json::Object(match tool.parameters().unwrap() {
+            Json::Object(schema) => schema.clone(),
+            other => panic!("{other:?}"),
+        });
+        let said = dumps(&call.arguments, Style::Default);
+        assert!(fits(&schema, &call.arguments), "{said} under {}", dumps(&schema, Style::Default));
+        assert!(said.len() < 700, "{said}");
+        empty += usize::from(said == "{}");
+    }
+    assert!(empty * 2 < MANY as usize, "{empty} of {MANY} have no arguments");
+}

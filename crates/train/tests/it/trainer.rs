@@ -2,12 +2,14 @@
 
 use k2_train::batch::BatchError;
 use k2_train::checkpoint::latest;
+use k2_train::step::Workers;
 use k2_train::{Batch, Event, Params, Source, TrainError, Trainer, run, run_on};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::copy_task::{CopyTask, copy_task, recipe};
+use crate::models::{batch, config, params};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
@@ -57,6 +59,29 @@ fn a_resumed_run_ends_with_the_same_bits() {
     assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 2, "the last two are kept");
     let metrics = std::fs::read_to_string(cut.run.join("metrics.jsonl")).unwrap();
     assert_eq!(metrics.lines().count(), 15, "one line per step, none twice");
+}
+
+/// What only fills up is not observed: neither in the experts' loads nor in the largest logits.
+#[test]
+fn padding_is_not_observed() {
+    let config = config(json!({}));
+    let params = params(&config, 3);
+    let mut workers = Workers::new(params.layout(), 1);
+    let batch = batch(&config, 1, 40, 5);
+    let short = workers.loss(params.values(), std::slice::from_ref(&batch));
+    let padded = Batch {
+        tokens: [batch.tokens, vec![1; 9]].concat(),
+        targets: [batch.targets, vec![1; 9]].concat(),
+        loss_mask: [batch.loss_mask, vec![0.0; 9]].concat(),
+        document_ids: [batch.document_ids, vec![99; 9]].concat(),
+        length: 49,
+        ..batch
+    };
+    let padded = workers.loss(params.values(), &[padded]);
+    assert_eq!(short.observed, padded.observed);
+    let moe_layers = (config.num_hidden_layers - config.first_k_dense_replace) as u64;
+    let choices = 40 * config.num_experts_per_tok as u64 * moe_layers;
+    assert!((choices / 2..=choices).contains(&padded.observed.expert_loads.iter().sum()));
 }
 
 /// A task with batches that teach nothing.
