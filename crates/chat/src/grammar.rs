@@ -21,7 +21,7 @@ use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 
-use crate::cache::Cache;
+use crate::cache::SharedCache;
 use crate::message::Tool;
 use crate::mfjs::Violation;
 use crate::template::Form;
@@ -235,7 +235,7 @@ pub struct GrammarCompiler {
     think: Option<(u32, u32)>,
     stop_ids: Arc<[u32]>,
     n_vocab: usize,
-    cache: Mutex<Cache<Compiled>>,
+    cache: SharedCache<Compiled>,
 }
 
 impl GrammarCompiler {
@@ -254,7 +254,7 @@ impl GrammarCompiler {
             think: special("<think>").zip(special("</think>")),
             stop_ids: stop_ids.into(),
             n_vocab: tokenizer.n_vocab() as usize,
-            cache: Mutex::new(Cache::new(MAX_CACHE_BYTES)),
+            cache: SharedCache::new(MAX_CACHE_BYTES),
         })
     }
 
@@ -267,18 +267,8 @@ impl GrammarCompiler {
     pub fn compile(&self, wanted: Wanted<'_>) -> Result<Option<AnswerGrammar>, GrammarError> {
         let schemas = schema::all(wanted)?;
         let Some(text) = lark::grammar(wanted, &schemas, &self.markers)? else { return Ok(None) };
-        let found = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&text);
-        let cached = found.is_some();
-        let compiled = match found {
-            Some(compiled) => compiled,
-            None => {
-                let compiled = self.compiled(wanted, schemas, &text)?;
-                let bytes = size(&text);
-                let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-                cache.insert(text, compiled.clone(), bytes);
-                compiled
-            }
-        };
+        let compile = || Ok((self.compiled(wanted, schemas, &text)?, size(&text)));
+        let (compiled, cached) = self.cache.get_or_make(&text, compile)?;
         let rules = Rules::new(wanted, self.markers.as_ref().ok(), self.think, &self.stop_ids, self.n_vocab);
         Ok(Some(AnswerGrammar { rules: Arc::new(rules), compiled, cached }))
     }

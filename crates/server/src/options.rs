@@ -50,7 +50,7 @@ pub(crate) struct StreamOptions {
     /// Whether a last chunk holds the usage.
     #[serde(default)]
     pub(crate) include_usage: bool,
-    /// Whether chunks say how far the prompt is (chat only).
+    /// Whether chunks say how far the prompt is.
     #[serde(default)]
     pub(crate) include_progress: bool,
     /// Padding against side channels: never added here, which every client understands.

@@ -29,12 +29,12 @@ pub(crate) async fn create(State(served): State<Arc<Served>>, body: Bytes) -> Re
     let begin = move || {
         let (chat, echoed) = request::chat(Body::parse(&body)?)?;
         let request = ChatRequest::take(chat, &served)?;
-        Ok((request.stream.is_some(), request.answer(&served)?, echoed))
+        Ok((request.stream, request.answer(&served)?, echoed))
     };
-    let (streams, answer, echoed) = blocking(begin).await?;
+    let (stream, answer, echoed) = blocking(begin).await?;
     let shell = Shell::new(&model, echoed);
-    if streams {
-        return Ok(sse(vec![(answer, Events::new(shell))]));
+    if let Some(options) = stream {
+        return Ok(sse(vec![(answer, Events::new(shell, options.include_progress))]));
     }
     let (reply, end) = answer.whole().await?;
     Ok(Json(shell.ended(&Output::of(&reply, &end), &end)).into_response())

@@ -58,6 +58,15 @@ pub(crate) fn usage(end: &End) -> Value {
     })
 }
 
+/// How far a prompt is.
+pub(crate) fn prefill_progress(num_computed_tokens: usize, usage: Usage) -> Value {
+    json!({
+        "computed_tokens": num_computed_tokens,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.num_cached_tokens,
+    })
+}
+
 /// How one endpoint words an answer as it comes.
 pub(crate) trait Wire {
     /// What comes before everything else.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::logprobs;
 use crate::answer::{End, TokenLogprobs};
 use crate::options::StreamOptions;
-use crate::stream::{Head, Wire, data, done, usage};
+use crate::stream::{Head, Wire, data, done, prefill_progress, usage};
 
 /// The whole answer, with a choice for each time that it was asked for.
 pub(super) fn completion(head: &Head, answers: &[(Reply, End)]) -> Value {
@@ -87,11 +87,7 @@ impl Wire for Chunks {
             return Vec::new();
         }
         let mut chunk = self.with_usage(json!([]), Value::Null);
-        chunk["prefill_progress"] = json!({
-            "computed_tokens": num_computed_tokens,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.num_cached_tokens,
-        });
+        chunk["prefill_progress"] = prefill_progress(num_computed_tokens, usage);
         vec![data(&chunk)]
     }
 

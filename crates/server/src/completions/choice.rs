@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::response::sse::Event;
 use k2_chat::{Delta, FinishReason};
+use k2_engine::Usage;
 use serde_json::{Value, json};
 
 use super::token_list::TokenList;
@@ -13,7 +14,7 @@ use crate::body::Body;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::served::Served;
-use crate::stream::{Head, Wire, data, done, usage};
+use crate::stream::{Head, Wire, data, done, prefill_progress, usage};
 
 /// What is shown beside the answer itself.
 #[derive(Clone, Copy)]
@@ -23,6 +24,7 @@ pub(super) struct Shown {
     /// Log-probabilities, and so many of the likeliest at each place.
     pub(super) logprobs: Option<usize>,
     include_usage: bool,
+    include_progress: bool,
 }
 
 /// The state of an answer.
@@ -47,6 +49,7 @@ impl Shown {
             echo: body.optional("echo")?.unwrap_or(false),
             logprobs: logprobs.transpose()?,
             include_usage: options.stream.is_some_and(|stream| stream.include_usage),
+            include_progress: options.stream.is_some_and(|stream| stream.include_progress),
         })
     }
 }
@@ -107,6 +110,17 @@ impl Wire for Choice {
         let first = self.list.first(&first);
         let text = if self.shown.logprobs.is_some() { first } else { std::mem::take(&mut self.prompt) };
         vec![self.chunk(&text, None)]
+    }
+
+    /// Of each answer, since not all have the same prompt.
+    fn prefill(&mut self, num_computed_tokens: usize, usage: Usage) -> Vec<Event> {
+        if !self.shown.include_progress {
+            return Vec::new();
+        }
+        let mut chunk = self.with_usage(json!([]), Value::Null);
+        chunk["prefill_progress"] = prefill_progress(num_computed_tokens, usage);
+        chunk["prefill_progress"]["index"] = json!(self.index);
+        vec![data(&chunk)]
     }
 
     fn prompt(&mut self, tokens: &[TokenLogprobs]) -> Vec<Event> {

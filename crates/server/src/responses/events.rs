@@ -2,16 +2,18 @@
 
 use axum::response::sse::Event;
 use k2_chat::Delta;
+use k2_engine::Usage;
 use serde_json::{Value, json};
 
 use super::output::{Item, Kind, Output, Shell, end_status};
 use crate::answer::End;
 use crate::error::ApiError;
-use crate::stream::Wire;
+use crate::stream::{Wire, prefill_progress};
 
 /// The state of a stream.
 pub(super) struct Events {
     shell: Shell,
+    include_progress: bool,
     sequence_number: u64,
     output: Output,
     /// The item that is being written.
@@ -19,8 +21,8 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(shell: Shell) -> Events {
-        Events { shell, sequence_number: 0, output: Output::default(), open: None }
+    pub(super) fn new(shell: Shell, include_progress: bool) -> Events {
+        Events { shell, include_progress, sequence_number: 0, output: Output::default(), open: None }
     }
 
     /// An event under its type, with the next number.
@@ -103,6 +105,18 @@ impl Wire for Events {
         both.map(|kind| self.event(kind, json!({ "response": response }))).into()
     }
 
+    /// `response.in_progress` once more, which every client takes.
+    fn prefill(&mut self, num_computed_tokens: usize, usage: Usage) -> Vec<Event> {
+        if !self.include_progress {
+            return Vec::new();
+        }
+        let response = self.shell.with("in_progress", &self.output);
+        let progress = prefill_progress(num_computed_tokens, usage);
+        vec![
+            self.event("response.in_progress", json!({ "response": response, "prefill_progress": progress })),
+        ]
+    }
+
     fn delta(&mut self, delta: Delta) -> Vec<Event> {
         match delta {
             Delta::Reasoning(text) if text.is_empty() => Vec::new(),
@@ -138,7 +152,6 @@ impl Wire for Events {
 #[cfg(test)]
 mod tests {
     use k2_chat::FinishReason;
-    use k2_engine::Usage;
     use serde_json::Map;
 
     use super::*;
@@ -158,7 +171,7 @@ mod tests {
             Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7, ..Usage::default() };
         let end =
             End { finish_reason: FinishReason::ToolCalls, usage, reasoning_tokens: 2, ..End::default() };
-        let mut events = Events::new(Shell::new("k2", Map::new()));
+        let mut events = Events::new(Shell::new("k2", Map::new()), true);
         let lines = transcript(&mut events, deltas, &end).await;
         let events: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let shown = |event: &Value| {

@@ -202,6 +202,30 @@ async fn usage_and_progress_come_to_those_who_ask() {
 }
 
 #[tokio::test]
+async fn completions_and_responses_tell_their_progress_too() {
+    let text = "The tide. ".repeat(230);
+    for (path, prompt, most, place) in [
+        ("/v1/completions", "prompt", "max_tokens", "/prefill_progress/index"),
+        ("/v1/responses", "input", "max_output_tokens", "/response/status"),
+    ] {
+        for wanted in [true, false] {
+            let mut body = json!({ "model": "bytes", "stream": true, "temperature": 0 });
+            (body[prompt], body[most]) = (json!(text), json!(4));
+            body["stream_options"] = json!({ "include_progress": wanted });
+            let server = Usual::start(None);
+            let events = events(&server.post(path, &body.to_string()).await.text);
+            let progress: Vec<_> =
+                events.iter().filter(|(_, data)| !data["prefill_progress"].is_null()).collect();
+            assert_eq!(progress.len() > 2, wanted, "{path}: {events:?}");
+            for (_, data) in progress {
+                assert!(data["prefill_progress"]["prompt_tokens"].as_u64().unwrap() > 2000, "{data}");
+                assert!(data.pointer(place).is_some(), "{path}: {data}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn messages() {
     let (whole, events) = both("/v1/messages", ask()).await;
     let names = [
