@@ -1,13 +1,21 @@
-//! How close attention over latents comes to the machine's f32 arithmetic: one token deep in a sequence, and the
-//! rows of a prompt, with the heads of a small model and of Kimi K2.
+//! How close attention comes to the machine's f32 arithmetic: over latents, one token deep in a sequence and the rows of
+//! a prompt, with the heads of a small model and of Kimi K2; and the last rows of a prompt in the decompressed form.
 //!
 //!     cargo run --release -p k2-kernels --example attention [threads [keys]]
 
-use k2_kernels::Pool;
-use k2_kernels::attention::{AttentionScratch, Pages, Row, Shape, attend};
+#![allow(clippy::expect_used)] // the shapes stand here
+
+mod clock;
+
+use clock::Clock;
+use k2_kernels::attention::{
+    AttentionScratch, DecompressedShape, Decompression, HeadRows, Pages, Row, Run, Shape, attend,
+    attend_decompressed,
+};
 use k2_kernels::limits::Limits;
+use k2_kernels::matrix::Storage;
+use k2_kernels::{Matrix, Pool};
 use std::hint::black_box;
-use std::time::Instant;
 
 const PAGE: usize = 32;
 
@@ -31,6 +39,41 @@ fn main() {
             share * 100.0
         );
     }
+    for (heads, rows) in [(16, 256), (16, 1024.min(keys))] {
+        let (seconds, operations) = decompressed(&pool, heads, rows, keys);
+        let share = operations / seconds / limits.f32_operations;
+        println!(
+            "{heads:3} heads, {rows:4} last rows decompressed: {:7.1} GOP/s, {:3.0} %",
+            operations / seconds / 1e9,
+            share * 100.0
+        );
+    }
+}
+
+/// Seconds and operations of the last rows of a sequence, best of five.
+fn decompressed(pool: &Pool, heads: usize, count: usize, keys: usize) -> (f64, f64) {
+    let shape =
+        DecompressedShape { heads, latent: 512, key_len: 128, shared_len: 64, value_len: 128, scale: 0.1 };
+    let weights: Vec<f32> = (0..heads * 256 * 512).map(|i| (i % 7) as f32 * 0.01).collect();
+    let bytes: Vec<u8> = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+    let kv_b_proj =
+        Matrix::new(heads * 256, 512, Storage::F32(bytes.into())).expect("the shape of the numbers");
+    let rows = |first| HeadRows { w: &kv_b_proj, first, is_transposed: false };
+    let cached = vec![0.01; keys * 576];
+    let pages = cached.chunks(PAGE * 576).collect();
+    let pages = Pages { pages, page_len: PAGE, width: 576, keys };
+    let run = Run { pages: &pages, start: keys - count, count, first_row: 0 };
+    let (query, mut out) = (vec![0.5; count * heads * 192], vec![0.0; count * heads * 128]);
+    let once = |_| {
+        let clock = Clock::start(pool);
+        let weights = Decompression { keys: rows(0), values: rows(128) };
+        attend_decompressed(pool, &shape, &weights, &[run], &query, &mut out);
+        clock.seconds()
+    };
+    let seconds = (0..5).map(once).fold(f64::INFINITY, f64::min);
+    black_box(&out);
+    let pairs = (count * keys - count * (count - 1) / 2) * (192 + 128);
+    (seconds, 2.0 * (heads * (pairs + keys * 256 * 512)) as f64)
 }
 
 /// Seconds of one layer.
@@ -38,12 +81,12 @@ fn once(pool: &Pool, shape: &Shape, rows: usize, keys: usize, layers: &[Vec<f32>
     let query = vec![0.5; rows * shape.heads * shape.width];
     let mut out = vec![0.0; rows * shape.heads * shape.value_len];
     let mut scratch = AttentionScratch::default();
-    let start = Instant::now();
+    let clock = Clock::start(pool);
     for layer in layers {
         let pages = layer.chunks(PAGE * shape.width).collect();
         let pages = Pages { pages, page_len: PAGE, width: shape.width, keys };
         attend(pool, shape, &vec![Row { pages: &pages, keys }; rows], &query, &mut scratch, &mut out);
     }
     black_box(&out);
-    start.elapsed().as_secs_f64() / layers.len() as f64
+    clock.seconds() / layers.len() as f64
 }

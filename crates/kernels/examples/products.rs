@@ -9,11 +9,13 @@
 
 #![allow(clippy::expect_used)] // the shapes stand here
 
+mod clock;
+
+use clock::Clock;
 use k2_kernels::matmul::{Product, matmul_heads_transposed, products};
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
 use k2_kernels::{GgmlType, Inputs, Matrix, Pool, Precision};
 use std::hint::black_box;
-use std::time::Instant;
 
 /// An expert of Kimi K2 is `[2048, 7168]`.
 const SHAPE: (usize, usize) = (2048, 7168);
@@ -99,32 +101,6 @@ fn run(pool: &Pool, precision: Precision, matrices: &[Matrix], rows: usize, coun
     }
     black_box(y);
     clock.seconds() / count as f64
-}
-
-/// Measures one stretch of work.
-struct Clock {
-    start: Instant,
-    on_processor: Option<f64>,
-}
-
-impl Clock {
-    fn start(pool: &Pool) -> Clock {
-        let on_processor = if pool.threads() == 1 { seconds_on_processor() } else { None };
-        Clock { start: Instant::now(), on_processor }
-    }
-
-    fn seconds(&self) -> f64 {
-        match (self.on_processor, seconds_on_processor()) {
-            (Some(before), Some(now)) => now - before,
-            _ => self.start.elapsed().as_secs_f64(),
-        }
-    }
-}
-
-/// What this thread has used so far.
-fn seconds_on_processor() -> Option<f64> {
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(schedstat.split_whitespace().next()?.parse::<f64>().ok()? * 1e-9)
 }
 
 fn best_of(times: usize, mut run: impl FnMut() -> f64) -> f64 {
