@@ -23,6 +23,7 @@ use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
 
 use crate::loading_bar::LoadingBar;
+use crate::repack::{RepackArgs, available_memory};
 use crate::{bench_serve, json_lines};
 use case::Case;
 use peer::Peer;
@@ -78,6 +79,8 @@ pub(crate) struct BenchArgs {
     /// Compute in 32-bit floats with the weights widened, in place of integer products with quantised weights.
     #[arg(long)]
     exact: bool,
+    #[command(flatten)]
+    repack: RepackArgs,
     /// A peer's benchmark that takes llama-bench's options and prints its JSON, for instance
     /// "llama-bench --repack 0"; gets the model's file and runs in turns.
     #[arg(long, value_name = "CMD", conflicts_with = "synthetic", value_parser = Peer::from_command)]
@@ -99,8 +102,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
         return bench_serve::run(args);
     }
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
-    let precision = if args.exact { Precision::Exact } else { Precision::Fast };
-    let model = KimiK2 { precision, ..args.load()? };
+    let model = args.load()?;
     let limits = Limits::measure(&model.pool);
     let mut session = Session::new(&model, &cases, args.prefill_chunk)?;
     let mut report = Report::new(args.name(), &model, limits);
@@ -125,19 +127,23 @@ impl BenchArgs {
         let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
         let bar = LoadingBar::new();
         let progress = &mut |done, of| bar.layers(done, of);
-        match (&self.model, self.synthetic) {
+        let model = match (&self.model, self.synthetic) {
             (Some(path), _) => {
                 let checkpoint = Checkpoint::open(path, &mut |progress| bar.files(progress))?;
-                Ok(KimiK2::load(&checkpoint, pool, progress)?)
+                KimiK2::load(&checkpoint, pool, progress)?
             }
             (None, Some(shape)) => {
                 let n_routed_experts = self.experts.map(usize::from);
                 let synthetic = Synthetic { shape, format: self.format, n_routed_experts };
                 fits_into_memory(&synthetic)?;
-                Ok(KimiK2::synthetic(&synthetic, pool, progress)?)
+                KimiK2::synthetic(&synthetic, pool, progress)?
             }
-            (None, None) => Err("neither MODEL nor --synthetic".into()), // clap has refused this already
-        }
+            (None, None) => return Err("neither MODEL nor --synthetic".into()), // clap has refused this already
+        };
+        let precision = if self.exact { Precision::Exact } else { Precision::Fast };
+        let mut model = KimiK2 { precision, ..model };
+        self.repack.apply(&mut model, &bar)?;
+        Ok(model)
     }
 
     fn name(&self) -> String {
@@ -184,13 +190,6 @@ fn fits_into_memory(synthetic: &Synthetic) -> Result<(), Box<dyn Error>> {
         .into()),
         _ => Ok(()),
     }
-}
-
-/// Bytes that can be taken without swapping, where the system says so.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn shape(name: &str) -> Result<Shape, String> {

@@ -23,6 +23,11 @@ impl LoadingBar {
         self.show("loading", done, of);
     }
 
+    /// So many layers have been rearranged.
+    pub(crate) fn repacked(&self, done: usize, of: usize) {
+        self.show("repacking", done, of);
+    }
+
     fn show(&self, what: &'static str, done: usize, of: usize) {
         self.0.set_message(what);
         self.0.set_length(of as u64);

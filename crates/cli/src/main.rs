@@ -14,6 +14,7 @@ mod loading_bar;
 mod model;
 mod parse;
 mod render;
+mod repack;
 mod run;
 mod sampling;
 mod serve;

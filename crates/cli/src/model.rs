@@ -16,6 +16,7 @@ use k2_weights::Checkpoint;
 
 use crate::cache::CacheArgs;
 use crate::loading_bar::LoadingBar;
+use crate::repack::RepackArgs;
 use crate::{embedded, tokenizer};
 
 /// How long a program waits for its prefix store at the end.
@@ -36,6 +37,8 @@ pub(crate) struct ModelArgs {
     /// Compute in 32-bit floats with the weights widened, in place of integer products with quantised weights.
     #[arg(long)]
     exact: bool,
+    #[command(flatten)]
+    repack: RepackArgs,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -65,6 +68,7 @@ pub(crate) struct Model {
     threads: Option<u16>,
     context_tokens: usize,
     precision: Precision,
+    repack: RepackArgs,
     cache: CacheArgs,
 }
 
@@ -78,8 +82,8 @@ impl ModelArgs {
         };
         let (threads, context_tokens) = (self.threads, self.context);
         let precision = if self.exact { Precision::Exact } else { Precision::Fast };
-        let cache = self.cache.clone();
-        Ok(Model { path: self.model.clone(), checkpoint, threads, context_tokens, precision, cache })
+        let (path, repack, cache) = (self.model.clone(), self.repack, self.cache.clone());
+        Ok(Model { path, checkpoint, threads, context_tokens, precision, repack, cache })
     }
 }
 
@@ -89,7 +93,8 @@ impl Model {
         let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
         let bar = LoadingBar::new();
         let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
-        let model = KimiK2 { precision: self.precision, ..model };
+        let mut model = KimiK2 { precision: self.precision, ..model };
+        self.repack.apply(&mut model, &bar)?;
         let options = EngineOptions { context_tokens: self.context_tokens, ..options };
         let store = self.cache.prefix_store(&self.checkpoint);
         Ok(Engine::start_with(model, self.cache.engine_options(options), store.as_ref())?)

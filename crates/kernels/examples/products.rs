@@ -2,7 +2,7 @@
 //! row, operations per second for several, for every format, beside the read bandwidth of this run. For floats also the
 //! transposed product of one row, as attention has it.
 //!
-//!     cargo run --release -p k2-kernels --example products [threads [format...]]
+//!     cargo run --release -p k2-kernels --example products [threads [ROWSxCOLS] [format...]]
 //!
 //! One thread is timed by the time it has a processor to itself, where the system tells (Linux): so a busy machine
 //! takes little from the figures.
@@ -12,12 +12,13 @@
 mod clock;
 
 use clock::Clock;
+use k2_kernels::interleaved::interleave;
 use k2_kernels::matmul::{Product, matmul_heads_transposed, products};
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
 use k2_kernels::{GgmlType, Inputs, Matrix, Pool, Precision};
 use std::hint::black_box;
 
-/// An expert of Kimi K2 is `[2048, 7168]`.
+/// An expert of Kimi K2: where no shape is named.
 const SHAPE: (usize, usize) = (2048, 7168);
 
 /// `kv_b_proj` has heads of 256 rows, the first half of which go transposed to queries.
@@ -42,18 +43,26 @@ fn main() {
         ROWS.map(|n| format!("{n:>8}")).concat()
     );
     println!("{:15} {:>6} {:>6} {:>6}{}", "", "GB/s", "GB/s", "", "   GOP/s".repeat(ROWS.len()));
-    let wanted: Vec<String> = std::env::args().skip(2).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(2).collect();
+    let named = wanted.first().and_then(|first| first.split_once('x'));
+    let named = named.and_then(|(rows, cols)| Some((rows.parse().ok()?, cols.parse().ok()?)));
+    let shape = named.unwrap_or(SHAPE);
+    wanted.drain(..usize::from(named.is_some()));
     for (name, storage) in formats() {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
             continue;
         }
-        let whole = matrices(storage, SHAPE);
+        let mut whole = matrices(storage, shape);
         for precision in [Precision::Exact, Precision::Fast] {
-            print_row(&pool, name, precision, &whole);
+            print_row(&pool, &format!("{name:8} {precision:?}"), precision, &whole);
+        }
+        interleave(&pool, &mut whole.iter_mut().collect::<Vec<_>>());
+        if matches!(whole[0].storage(), Storage::Interleaved { .. }) {
+            print_row(&pool, &format!("{name:8} panels"), Precision::Fast, &whole);
         }
         if ["F32", "BF16", "FP8"].contains(&name) {
             drop(whole);
-            print_transposed(&pool, name, &matrices(storage, (SHAPE.0 * SHAPE.1 / HEAD.1, HEAD.1)));
+            print_transposed(&pool, name, &matrices(storage, (shape.0 * shape.1 / HEAD.1, HEAD.1)));
         }
     }
 }
@@ -73,7 +82,7 @@ fn print_transposed(pool: &Pool, name: &str, matrices: &[Matrix]) {
 }
 
 /// Product and plain reading in turns, because neighbours on the machine move both.
-fn print_row(pool: &Pool, name: &str, precision: Precision, matrices: &[Matrix]) {
+fn print_row(pool: &Pool, label: &str, precision: Precision, matrices: &[Matrix]) {
     let count = WORKING_SET / matrices[0].stored_bytes();
     let (mut one, mut reads) = (f64::INFINITY, 0f64);
     for _ in 0..3 {
@@ -81,18 +90,28 @@ fn print_row(pool: &Pool, name: &str, precision: Precision, matrices: &[Matrix])
         one = one.min(run(pool, precision, matrices, 1, count));
     }
     let bytes = matrices[0].stored_bytes() as f64 / one;
-    print!("{name:8} {precision:6?} {:6.1} {:6.1} {:5.0}%", bytes / 1e9, reads / 1e9, bytes / reads * 100.0);
+    print!("{label:15} {:6.1} {:6.1} {:5.0}%", bytes / 1e9, reads / 1e9, bytes / reads * 100.0);
+    let numbers = matrices[0].rows() * matrices[0].cols();
     for rows in ROWS {
-        let seconds = best_of(3, || run(pool, precision, matrices, rows, (64 / rows).clamp(1, 8)));
-        print!("{:8.0}", 2.0 * (SHAPE.0 * SHAPE.1 * rows) as f64 / seconds / 1e9);
+        let seconds = best_of(3, || {
+            run(
+                pool,
+                precision,
+                matrices,
+                rows,
+                (64 / rows).clamp(1, 8) * (SHAPE.0 * SHAPE.1 / numbers).max(1),
+            )
+        });
+        print!("{:8.0}", 2.0 * (numbers * rows) as f64 / seconds / 1e9);
     }
     println!();
 }
 
 /// Seconds per product, the preparation of the activations included.
 fn run(pool: &Pool, precision: Precision, matrices: &[Matrix], rows: usize, count: usize) -> f64 {
-    let x: Vec<f32> = (0..rows * SHAPE.1).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
-    let (mut y, mut inputs) = (vec![0.0; rows * SHAPE.0], Inputs::default());
+    let (outputs, cols) = (matrices[0].rows(), matrices[0].cols());
+    let x: Vec<f32> = (0..rows * cols).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
+    let (mut y, mut inputs) = (vec![0.0; rows * outputs], Inputs::default());
     let clock = Clock::start(pool);
     for i in 0..count {
         let w = &matrices[i % matrices.len()];

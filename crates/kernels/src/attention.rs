@@ -17,7 +17,9 @@ use crate::dot::{Aligned, LANES, Sum};
 use crate::isa::{Isa, isa, per_isa};
 use crate::pool::{Disjoint, Pool};
 
-use tile::{NEAR_QUERIES, Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, floats_mut, merge};
+use tile::{
+    Ahead, NEAR_QUERIES, Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, floats_mut, merge,
+};
 
 mod decompressed;
 mod tile;
@@ -299,10 +301,22 @@ per_isa! {
 fn range_body(pages: &Pages<'_>, keys: Range<usize>, query: &[f32], scale: f32, partial: &mut Partial<'_>) {
     partial.clear();
     let mut weights = Weights::new();
+    let (mut rows, mut count) = tile_rows(pages, keys.clone());
     for first in keys.clone().step_by(TILE) {
-        let count = TILE.min(keys.end - first);
-        let rows: [&[f32]; TILE] = std::array::from_fn(|i| pages.row(first + i.min(count - 1)));
-        let rows = &rows[..count];
-        add_tile(rows, rows, query, scale, &mut weights, partial);
+        let (next_rows, next_count) = tile_rows(pages, first + count..keys.end);
+        let (tile, mut ahead) = (&rows[..count], Ahead::of(&next_rows[..next_count]));
+        add_tile(tile, tile, query, scale, &mut ahead, &mut weights, partial);
+        (rows, count) = (next_rows, next_count);
     }
+}
+
+/// The cached rows of the first tile of some keys, and how many there are.
+#[inline(always)]
+fn tile_rows<'p>(pages: &'p Pages<'_>, keys: Range<usize>) -> ([&'p [f32]; TILE], usize) {
+    let count = TILE.min(keys.len());
+    let mut rows: [&[f32]; TILE] = [&[]; TILE];
+    for (row, key) in rows[..count].iter_mut().zip(keys) {
+        *row = pages.row(key);
+    }
+    (rows, count)
 }

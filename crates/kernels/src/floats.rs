@@ -96,7 +96,7 @@ fn by_format<V: Vectors, const R: usize, const T: usize>(
             let format = E4m3 { scale_inv, first_row: *first_row, cols: piece.w.cols() };
             panels::<V, E4m3<'_>, R, T>(piece, &format, weight, out, out_stride)
         }
-        Storage::Int4 { .. } | Storage::Ggml { .. } => {
+        Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. } => {
             unreachable!("{} is not a format of floats", piece.w.format())
         }
     }

@@ -14,6 +14,7 @@ mod floats;
 pub mod ggml;
 pub mod huge_pages;
 pub mod inputs;
+pub mod interleaved;
 pub mod isa;
 pub mod latents;
 pub mod limits;

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::dtype::{E4M3_REST, bf16_to_f32, e4m3_shifted, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
 use crate::ggml::{self, GgmlType};
+use crate::interleaved::{self, Interleaved};
 
 /// Columns are widened in tiles of this many; a multiple of every format's block length.
 pub const TILE: usize = 256;
@@ -53,6 +54,15 @@ pub enum Storage {
         /// The blocks.
         blocks: Bytes,
     },
+    /// Rows rearranged in panels, as [`interleaved::interleave`] makes them.
+    Interleaved {
+        /// What they were.
+        format: Interleaved,
+        /// Their blocks or codes.
+        blocks: Bytes,
+        /// INT4: their scales; else nothing.
+        scale: Bytes,
+    },
 }
 
 /// The scales of an FP8 matrix.
@@ -92,6 +102,12 @@ pub enum MatrixError {
         cols: usize,
         /// Numbers per block.
         block: usize,
+    },
+    /// Rows that do not fill whole panels.
+    #[error("{rows} interleaved rows are not a multiple of 8")]
+    Panels {
+        /// Rows.
+        rows: usize,
     },
     /// rows x cols does not fit the address space.
     #[error("a {rows}x{cols} matrix is too large")]
@@ -142,7 +158,10 @@ impl Matrix {
             Storage::Bf16(_) => "BF16",
             Storage::Fp8 { .. } => "FP8",
             Storage::Int4 { .. } => "INT4",
-            Storage::Ggml { kind, .. } => kind.name(),
+            Storage::Ggml { kind, .. } | Storage::Interleaved { format: Interleaved::Ggml(kind), .. } => {
+                kind.name()
+            }
+            Storage::Interleaved { format: Interleaved::Int4, .. } => "INT4",
         }
     }
 
@@ -151,11 +170,14 @@ impl Matrix {
         match &self.storage {
             Storage::F32(b) | Storage::F16(b) | Storage::Bf16(b) | Storage::Ggml { blocks: b, .. } => b.len(),
             Storage::Fp8 { weight, scale_inv, .. } => weight.len() + scale_inv.bytes().len(),
-            Storage::Int4 { packed, scale } => packed.len() + scale.len(),
+            Storage::Int4 { packed: b, scale } | Storage::Interleaved { blocks: b, scale, .. } => {
+                b.len() + scale.len()
+            }
         }
     }
 
-    /// A view of some of the rows. Panics if the range is outside the matrix.
+    /// A view of some of the rows. Panics if the range is outside the matrix, or does not hold whole panels of
+    /// interleaved rows.
     pub fn slice_rows(&self, rows: Range<usize>) -> Matrix {
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
         let cut = |bytes: &Bytes| {
@@ -173,8 +195,23 @@ impl Matrix {
             },
             Storage::Int4 { packed, scale } => Storage::Int4 { packed: cut(packed), scale: cut(scale) },
             Storage::Ggml { kind, blocks } => Storage::Ggml { kind: *kind, blocks: cut(blocks) },
+            Storage::Interleaved { format, blocks, scale } => {
+                let whole = |row: usize| row.is_multiple_of(interleaved::ROWS);
+                assert!(whole(rows.start) && whole(rows.end), "rows {rows:?} of panels");
+                Storage::Interleaved { format: *format, blocks: cut(blocks), scale: cut(scale) }
+            }
         };
         Matrix { rows: rows.len(), cols: self.cols, storage }
+    }
+
+    /// The same numbers in panels: `bytes` has as many as this matrix stores.
+    pub(crate) fn rearranged(&self, format: Interleaved, bytes: Bytes) -> Matrix {
+        let codes = match &self.storage {
+            Storage::Int4 { packed, .. } => packed.len(),
+            _ => bytes.len(),
+        };
+        let (blocks, scale) = (bytes.slice(..codes), bytes.slice(codes..));
+        Matrix { storage: Storage::Interleaved { format, blocks, scale }, ..*self }
     }
 
     /// Widens `out.len()` numbers of one row, from column `first` on. `first` is a multiple of
@@ -209,19 +246,7 @@ impl Matrix {
             Storage::Int4 { packed, scale } => {
                 let packed = &packed[start / 2..(start + len) / 2];
                 let scales = &scale[start / INT4_GROUP * 2..(start + len) / INT4_GROUP * 2];
-                let packed = packed.as_chunks::<{ INT4_GROUP / 2 }>().0;
-                let groups = out.as_chunks_mut::<INT4_GROUP>().0.iter_mut().zip(packed);
-                for ((out, packed), scale) in groups.zip(scales.chunks_exact(2)) {
-                    let scale = bf16_to_f32(u16::from_le_bytes([scale[0], scale[1]]));
-                    let mut codes = [0; INT4_GROUP];
-                    for (i, byte) in packed.iter().enumerate() {
-                        codes[2 * i] = byte & 15;
-                        codes[2 * i + 1] = byte >> 4;
-                    }
-                    for (out, code) in out.iter_mut().zip(codes) {
-                        *out = (i32::from(code) - 8) as f32 * scale;
-                    }
-                }
+                widen_int4(packed, scales, out);
             }
             Storage::Ggml { kind, blocks } => {
                 let (numbers, bytes) = (kind.block_len(), kind.block_bytes());
@@ -231,6 +256,7 @@ impl Matrix {
                     out,
                 );
             }
+            Storage::Interleaved { format, .. } => interleaved::dequantize(self, *format, row, first, out),
         }
     }
 
@@ -265,6 +291,35 @@ impl Matrix {
                 whole_blocks(kind.block_len())?;
                 length("blocks", blocks, numbers / kind.block_len() * kind.block_bytes())
             }
+            Storage::Interleaved { format: of, blocks, scale } => {
+                let (block, pieces) = of.block();
+                whole_blocks(block)?;
+                length("blocks", blocks, numbers / block * pieces.iter().sum::<usize>())?;
+                let scales = if *of == Interleaved::Int4 { numbers / INT4_GROUP * 2 } else { 0 };
+                length("scale", scale, scales)?;
+                match rows.is_multiple_of(interleaved::ROWS) {
+                    true => Ok(()),
+                    false => Err(MatrixError::Panels { rows }),
+                }
+            }
+        }
+    }
+}
+
+/// Nibbles, lowest first, less 8, times the scale of their group.
+#[inline(always)]
+pub(crate) fn widen_int4(packed: &[u8], scales: &[u8], out: &mut [f32]) {
+    let packed = packed.as_chunks::<{ INT4_GROUP / 2 }>().0;
+    let groups = out.as_chunks_mut::<INT4_GROUP>().0.iter_mut().zip(packed);
+    for ((out, packed), scale) in groups.zip(scales.chunks_exact(2)) {
+        let scale = bf16_to_f32(u16::from_le_bytes([scale[0], scale[1]]));
+        let mut codes = [0; INT4_GROUP];
+        for (i, byte) in packed.iter().enumerate() {
+            codes[2 * i] = byte & 15;
+            codes[2 * i + 1] = byte >> 4;
+        }
+        for (out, code) in out.iter_mut().zip(codes) {
+            *out = (i32::from(code) - 8) as f32 * scale;
         }
     }
 }

@@ -19,7 +19,10 @@ mod k_quants;
 mod lanes;
 mod scalar;
 
+use bytes::Bytes;
+
 use crate::ggml::GgmlType;
+use crate::interleaved::Interleaved;
 use crate::isa::Isa;
 use crate::matrix::{INT4_GROUP, Matrix, Storage};
 use crate::prefetch::prefetch;
@@ -33,6 +36,9 @@ use std::ops::Range;
 pub(crate) const MOST_ROWS: usize = 32;
 /// Tokens that share unpacked weights.
 pub(crate) const MOST_TOKENS: usize = 64;
+
+/// How far ahead of the multiplication panels are asked for.
+const AHEAD: usize = 4 << 10;
 
 /// A part of a product.
 pub(crate) struct Piece<'a> {
@@ -51,7 +57,7 @@ pub(crate) struct Piece<'a> {
 
 /// Whether a format has integer codes that this path multiplies.
 pub(crate) fn has_codes(w: &Matrix) -> bool {
-    matches!(w.storage(), Storage::Int4 { .. } | Storage::Ggml { .. })
+    matches!(w.storage(), Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. })
 }
 
 /// `out[t * MOST_ROWS + r]`, the dot product of token `t` and weight row `piece.row + r`.
@@ -77,9 +83,25 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * M
             GgmlType::Q6_K => on::<k_quants::Q6K>(isa, piece, out),
             GgmlType::IQ4_XS => on::<k_quants::Iq4Xs>(isa, piece, out),
         },
+        Storage::Interleaved { format, .. } => interleaved_product(isa, *format, piece, out),
         Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. } => {
             unreachable!("{} has no integer codes", piece.w.format())
         }
+    }
+}
+
+fn interleaved_product(
+    isa: Isa,
+    format: Interleaved,
+    piece: &Piece<'_>,
+    out: &mut [f32; MOST_ROWS * MOST_TOKENS],
+) {
+    match format {
+        Interleaved::Int4 => on_panels::<blocks_of_32::Int4Runs>(isa, piece, out),
+        Interleaved::Ggml(GgmlType::Q4_K) => on_panels::<k_quants::Q4K>(isa, piece, out),
+        Interleaved::Ggml(GgmlType::Q5_K) => on_panels::<k_quants::Q5K>(isa, piece, out),
+        Interleaved::Ggml(GgmlType::Q6_K) => on_panels::<k_quants::Q6K>(isa, piece, out),
+        Interleaved::Ggml(_) => on_panels::<blocks_of_32::Q8_0>(isa, piece, out),
     }
 }
 
@@ -88,29 +110,45 @@ fn check(piece: &Piece<'_>) {
     let Piece { w, row, rows, x, stride, tokens } = *piece;
     assert!(0 < rows && rows <= MOST_ROWS && row + rows <= w.rows(), "rows {row}+{rows} of {}", w.rows());
     assert!(0 < tokens && tokens <= MOST_TOKENS && tokens <= stride, "{tokens} tokens of {stride}");
+    let in_panels = matches!(w.storage(), Storage::Interleaved { .. });
+    assert!(!in_panels || row.is_multiple_of(ROWS), "row {row} begins no panel");
     let last = (w.cols() / activations::BLOCK).saturating_sub(1) * stride + tokens;
     assert!(w.cols().is_multiple_of(activations::BLOCK) && last <= x.len(), "{last} blocks of {}", x.len());
 }
 
+/// Rows as they are published.
 fn on<F: Format>(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+    on_layout::<F, false>(isa, piece, out);
+}
+
+/// Rows in panels.
+fn on_panels<F: Format>(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+    on_layout::<F, true>(isa, piece, out);
+}
+
+fn on_layout<F: Format, const PANELS: bool>(
+    isa: Isa,
+    piece: &Piece<'_>,
+    out: &mut [f32; MOST_ROWS * MOST_TOKENS],
+) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn on_avx2<F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
-        whole::<avx2::Avx2<false>, F>(piece, out);
+    fn on_avx2<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+        whole::<avx2::Avx2<false, PANELS>, F>(piece, out);
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn on_vnni<F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
-        whole::<avx2::Avx2<true>, F>(piece, out);
+    fn on_vnni<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+        whole::<avx2::Avx2<true, PANELS>, F>(piece, out);
     }
     match isa {
         // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features; VNNI is looked for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F>(piece, out) },
+        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F, PANELS>(piece, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2::<F>(piece, out) },
-        _ => whole::<scalar::Scalar, F>(piece, out),
+        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2::<F, PANELS>(piece, out) },
+        _ => whole::<scalar::Scalar<PANELS>, F>(piece, out),
     }
 }
 
@@ -156,17 +194,19 @@ unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows) -> [f32
     let mut sink = Multiply::<L> { x: piece.x.as_ptr(), stride: piece.stride, sum: L::zero() };
     let blocks = piece.w.cols() / (F::GROUPS * activations::BLOCK);
     for block in 0..blocks {
-        fetch_ahead::<F>(rows, blocks, block);
+        fetch_ahead::<L, F>(rows, blocks, block);
         // SAFETY: by the caller's promise; the sink takes as many groups as there are blocks of `x`.
         unsafe { F::unpack::<L>(rows, block, &mut sink) };
     }
     L::store(sink.sum)
 }
 
-/// Of the eight rows behind these, the part that belongs to a block.
+/// Of the eight rows behind these, the part that belongs to a block; of panels, which are read from one end to the
+/// other, what comes [`AHEAD`] bytes later.
 #[inline(always)]
-fn fetch_ahead<F: Format>(rows: &Rows, blocks: usize, block: usize) {
-    let part = |start: *const u8, bytes| start.wrapping_add(ROWS * bytes * (blocks + block));
+fn fetch_ahead<L: Lanes, F: Format>(rows: &Rows, blocks: usize, block: usize) {
+    let ahead = if L::PANELS { blocks.min(AHEAD.div_ceil(ROWS * F::BYTES)) } else { blocks };
+    let part = |start: *const u8, bytes| start.wrapping_add(ROWS * bytes * (ahead + block));
     prefetch(part(rows.blocks[0], F::BYTES), ROWS * F::BYTES);
     prefetch(part(rows.scales[0], F::SCALE_BYTES), ROWS * F::SCALE_BYTES);
 }
@@ -185,7 +225,7 @@ unsafe fn several_tokens<L: Lanes, F: Format>(
     let mut sums = [L::zero(); MOST_TOKENS];
     let blocks = piece.w.cols() / (F::GROUPS * activations::BLOCK);
     for block in 0..blocks {
-        fetch_ahead::<F>(rows, blocks, block);
+        fetch_ahead::<L, F>(rows, blocks, block);
         let mut unpacked = Keep { groups: [const { MaybeUninit::uninit() }; MOST_GROUPS], len: 0 };
         // SAFETY: by the caller's promise.
         unsafe { F::unpack::<L>(rows, block, &mut unpacked) };
@@ -236,7 +276,8 @@ impl<G> Sink<G> for Keep<G> {
     }
 }
 
-/// Where eight rows begin; past the last one it is repeated, and its results are not used.
+/// Where eight rows begin; past the last one it is repeated, and its results are not used. Rows in panels begin where
+/// their panel does.
 fn rows_of<F: Format>(w: &Matrix, first: usize, count: usize) -> Rows {
     let starts = |bytes: &[u8], per_row: usize| -> [*const u8; ROWS] {
         std::array::from_fn(|r| bytes[(first + r.min(count - 1)) * per_row..].as_ptr())
@@ -250,6 +291,10 @@ fn rows_of<F: Format>(w: &Matrix, first: usize, count: usize) -> Rows {
         Storage::Ggml { blocks, .. } => {
             let blocks = starts(blocks, blocks_per_row * F::BYTES);
             Rows { blocks, scales: blocks }
+        }
+        Storage::Interleaved { blocks, scale, .. } => {
+            let panel = |bytes: &Bytes| [bytes[first * (bytes.len() / w.rows())..].as_ptr(); ROWS];
+            Rows { blocks: panel(blocks), scales: panel(scale) }
         }
         _ => Rows { blocks: [std::ptr::null(); ROWS], scales: [std::ptr::null(); ROWS] },
     }

@@ -7,6 +7,7 @@
 pub mod attention_form;
 pub mod batch;
 pub mod config;
+pub mod interleave;
 pub mod kimi_k2;
 pub mod kv_cache;
 pub mod layer;

@@ -69,6 +69,17 @@ fn synthetic_models_need_no_file() {
     }
 }
 
+/// The bytes of a step are those of the weights, wherever these lie.
+#[test]
+fn weights_can_be_rearranged_or_left() {
+    let bytes = |option| {
+        let shape = ["--synthetic", "small", "--format", "q4_k", "--experts", "8", "-p", "0", "-n", "1"];
+        let report = bench(&[&shape[..], &[option]].concat());
+        report["results"][0]["bytes_per_token"].clone()
+    };
+    assert_eq!(bytes("--repack"), bytes("--no-repack"));
+}
+
 /// The peer here is a script that answers as llama-bench does and notes what it was asked.
 #[test]
 fn a_peer_is_asked_for_the_same_case() {
@@ -101,6 +112,8 @@ fn what_cannot_be_measured_is_refused() {
         (&[model, "-p", "1000000"], "are more than the context of"),
         (&[model, "--compare", "true"], "--compare true: no result of prefill 128 in its output: "),
         (&[model, "--compare", "false"], "--compare false: exit status: 1: "),
+        (&["--repack", "--no-repack", model], "cannot be used with"),
+        (&["--repack", "--exact", model], "cannot be used with"),
         (&["--synthetic", "large"], "expected small, slice or full-1-layer"),
         (&["--synthetic", "slice", "--format", "q3"], "expected int4, fp8, bf16, q8_0 or q4_k"),
     ] {

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::tile::{
-    Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, floats_mut, merge, multiply_tile,
+    Ahead, Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, floats_mut, merge, multiply_tile,
 };
 use super::{Pages, group};
 use crate::dot::{Aligned, LANES, Sum};
@@ -395,13 +395,15 @@ fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[f32], scale: f32, p
                 &values[..count],
                 query,
                 scale,
+                &mut Ahead::nothing(),
                 &mut weights,
                 &mut partial.part(q..q + 1),
             );
         }
         if all < queries {
             let (query, mut partial) = (&query[all * width..], partial.part(all..queries));
-            add_tile(&keys[..count], &values[..count], query, scale, &mut weights, &mut partial);
+            let (keys, values) = (&keys[..count], &values[..count]);
+            add_tile(keys, values, query, scale, &mut Ahead::nothing(), &mut weights, &mut partial);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::dot::{Aligned, LANES, Sum};
 use crate::exp::exp;
 use crate::isa::per_isa;
+use crate::prefetch::prefetch_second_level;
 
 /// Keys whose scores are turned into weights together.
 pub(super) const TILE: usize = 32;
@@ -90,6 +91,29 @@ impl Weights {
     }
 }
 
+/// The next tile's keys, asked for row by row while this one's are multiplied: they come from memory.
+pub(super) struct Ahead<'a>(&'a [&'a [f32]]);
+
+impl<'a> Ahead<'a> {
+    pub(super) fn of(rows: &'a [&'a [f32]]) -> Ahead<'a> {
+        Ahead(rows)
+    }
+
+    /// The next keys are in the cache, or there are none.
+    pub(super) fn nothing() -> Ahead<'a> {
+        Ahead(&[])
+    }
+
+    /// Asks for one more row.
+    #[inline(always)]
+    fn step(&mut self) {
+        if let Some((row, rest)) = self.0.split_first() {
+            prefetch_second_level(row.as_ptr().cast(), size_of_val(*row));
+            self.0 = rest;
+        }
+    }
+}
+
 /// Aligned lanes as one row of numbers.
 pub(super) fn floats_mut(lanes: &mut [Aligned<Sum>]) -> &mut [f32] {
     // SAFETY: an aligned sum is 64 bytes long: its 16 numbers and no padding.
@@ -113,12 +137,13 @@ pub(super) fn add_tile(
     values: &[&[f32]],
     query: &[f32],
     scale: f32,
+    ahead: &mut Ahead<'_>,
     weights: &mut Weights,
     partial: &mut Partial<'_>,
 ) {
     let (queries, weights) = (partial.max.len(), &mut weights.0.0);
     let mut factors = [1.0; QUERIES];
-    score_tile(keys, query, weights);
+    score_tile(keys, query, ahead, weights);
     for q in 0..queries {
         let weights = &mut weights[q][..keys.len()];
         factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
@@ -129,12 +154,12 @@ pub(super) fn add_tile(
 /// `products[q][key] = query[q] · keys[key]`, by the order of a tile's scores; as long as the keys are.
 #[inline(always)]
 pub(super) fn multiply_tile(keys: &[&[f32]], query: &[f32], products: &mut Weights) {
-    score_tile(keys, query, &mut products.0.0);
+    score_tile(keys, query, &mut Ahead::nothing(), &mut products.0.0);
 }
 
 /// `scores[q][key] = query[q] · rows[key]`; three keys against four queries in registers.
 #[inline(always)]
-fn score_tile(rows: &[&[f32]], query: &[f32], scores: &mut [[f32; TILE]; QUERIES]) {
+fn score_tile(rows: &[&[f32]], query: &[f32], ahead: &mut Ahead<'_>, scores: &mut [[f32; TILE]; QUERIES]) {
     let width = rows[0].len();
     let queries = query.len() / width;
     for near in (0..queries).step_by(NEAR_QUERIES) {
@@ -153,6 +178,7 @@ fn score_tile(rows: &[&[f32]], query: &[f32], scores: &mut [[f32; TILE]; QUERIES
                     (false, 2) => dots::<1, 2>(query, &rows[key..], scores, key),
                     (false, _) => dots::<1, 1>(query, &rows[key..], scores, key),
                 }
+                ahead.step();
                 q += if end - q >= 4 { 4 } else { 1 };
             }
             key += keys;

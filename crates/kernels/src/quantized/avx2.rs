@@ -11,7 +11,7 @@ use super::lanes::{Lanes, ROWS, most_in_i16};
 
 /// Made only in functions compiled for AVX2, FMA and F16C, and AVX-512 VNNI and VL if so said.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2<const VNNI: bool>;
+pub(super) struct Avx2<const VNNI: bool, const PANELS: bool>;
 
 /// An expression of intrinsics.
 macro_rules! simd {
@@ -82,7 +82,8 @@ fn dot<const BITS: u32>(
     sum
 }
 
-impl<const VNNI: bool> Lanes for Avx2<VNNI> {
+impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
+    const PANELS: bool = PANELS;
     type Int = __m256i;
     type Float = __m256;
 
@@ -90,6 +91,9 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     #[inline(always)]
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_16(rows: &[*const u8; ROWS], at: usize) -> [__m256i; 4] {
+        if PANELS {
+            return simd!([panel(rows, at), panel(rows, at + 4), panel(rows, at + 8), panel(rows, at + 12)]);
+        }
         simd!({
             let (a, b) = (two_rows(rows, 0, at), two_rows(rows, 1, at));
             let (c, d) = (two_rows(rows, 2, at), two_rows(rows, 3, at));
@@ -107,6 +111,9 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     #[inline(always)]
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_4(rows: &[*const u8; ROWS], at: usize) -> __m256i {
+        if PANELS {
+            return simd!(panel(rows, at));
+        }
         let mut numbers = [0; ROWS];
         for (number, row) in numbers.iter_mut().zip(rows) {
             *number = simd!(row.add(at).cast::<i32>().read_unaligned());
@@ -118,13 +125,13 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     #[inline(always)]
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_2(rows: &[*const u8; ROWS], at: usize) -> __m256i {
-        simd!(_mm256_cvtepu16_epi32(words(rows, at)))
+        simd!(_mm256_cvtepu16_epi32(words::<PANELS>(rows, at)))
     }
 
     #[inline(always)]
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> __m256 {
-        simd!(_mm256_cvtph_ps(words(rows, at)))
+        simd!(_mm256_cvtph_ps(words::<PANELS>(rows, at)))
     }
 
     #[inline(always)]
@@ -283,6 +290,15 @@ impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     }
 }
 
+/// 4 bytes of each row of a panel.
+///
+/// # Safety
+/// The rows have these bytes.
+#[inline(always)]
+unsafe fn panel(rows: &[*const u8; ROWS], at: usize) -> __m256i {
+    simd!(_mm256_loadu_si256(rows[0].add(ROWS * at).cast()))
+}
+
 /// 16 bytes of row `r` and of row `r + 4`.
 ///
 /// # Safety
@@ -301,7 +317,10 @@ unsafe fn two_rows(rows: &[*const u8; ROWS], r: usize, at: usize) -> __m256i {
 /// # Safety
 /// The rows have these bytes.
 #[inline(always)]
-unsafe fn words(rows: &[*const u8; ROWS], at: usize) -> __m128i {
+unsafe fn words<const PANELS: bool>(rows: &[*const u8; ROWS], at: usize) -> __m128i {
+    if PANELS {
+        return simd!(_mm_loadu_si128(rows[0].add(ROWS * at).cast()));
+    }
     let mut numbers = [0; ROWS];
     for (number, row) in numbers.iter_mut().zip(rows) {
         *number = simd!(row.add(at).cast::<i16>().read_unaligned());

@@ -1,6 +1,8 @@
 //! Unpacking of ggml's super-blocks of 256 columns. Layouts: see [`crate::ggml`], whose exact widening is the
 //! oracle of this.
 
+use std::cmp::Ordering;
+
 use super::Format;
 use super::blocks_of_32::{looked_up, two_halves};
 use super::groups::{Halves, HalvesWithMin, Plain, Sink, WithMin};
@@ -70,12 +72,18 @@ fn bits<L: Lanes>(bytes: [L::Int; 8], shift: u32, mask: u8) -> [L::Int; 8] {
     codes
 }
 
-/// `low | high << shift`.
+/// The low bits of codes, and above them, from bit `at` on, as many bits of each byte of `bytes` as `mask` has there,
+/// from bit `from` on. One shift to their place: what it brings from the next byte is outside of the mask.
 #[inline(always)]
-fn joined<L: Lanes>(low: [L::Int; 8], high: [L::Int; 8], shift: u32) -> [L::Int; 8] {
-    let mut codes = low;
-    for (code, high) in codes.iter_mut().zip(high) {
-        *code = L::or(*code, L::shift_left(high, shift));
+fn joined<L: Lanes>(low: [L::Int; 8], bytes: [L::Int; 8], from: u32, at: u32, mask: u8) -> [L::Int; 8] {
+    let (mask, mut codes) = (L::splat(u32::from(mask) * 0x0101_0101), low);
+    for (code, bytes) in codes.iter_mut().zip(bytes) {
+        let moved = match from.cmp(&at) {
+            Ordering::Less => L::shift_left(bytes, at - from),
+            Ordering::Equal => bytes,
+            Ordering::Greater => L::shift_right(bytes, from - at),
+        };
+        *code = L::or(*code, L::and(moved, mask));
     }
     codes
 }
@@ -125,11 +133,7 @@ impl Format for Q5K {
                 let group = 2 * run + part;
                 let (scale, min) = factors.group(group);
                 let low = bits::<L>(bytes, 4 * part as u32, 15);
-                sink.take(WithMin {
-                    codes: joined::<L>(low, bits::<L>(fifth, group as u32, 1), 4),
-                    scale,
-                    min,
-                });
+                sink.take(WithMin { codes: joined::<L>(low, fifth, group as u32, 4, 0x10), scale, min });
             }
         }
     }
@@ -158,8 +162,7 @@ impl Format for Q6K {
             for pass in 0..4 {
                 let (group, shift) = (4 * side + pass, 4 * (pass / 2) as u32);
                 let place = 2 * (group % 2) as u32;
-                let codes =
-                    joined::<L>(bits::<L>(low[pass % 2], shift, 15), bits::<L>(high, 2 * pass as u32, 3), 4);
+                let codes = joined::<L>(bits::<L>(low[pass % 2], shift, 15), high, 2 * pass as u32, 4, 0x30);
                 sink.take(scaled_halves(codes, half_scales[group / 2], place, 5, scale));
             }
         }
@@ -210,8 +213,7 @@ impl Format for Q3K {
             for pass in 0..4 {
                 let group = 4 * side + pass;
                 let place = 2 * (group % 2) as u32;
-                let codes =
-                    joined::<L>(bits::<L>(bytes, 2 * pass as u32, 3), bits::<L>(third, group as u32, 1), 2);
+                let codes = joined::<L>(bits::<L>(bytes, 2 * pass as u32, 3), third, group as u32, 2, 4);
                 sink.take(scaled_halves(codes, half_scales[group / 2], place, 2, scale));
             }
         }

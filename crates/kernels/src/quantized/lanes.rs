@@ -15,8 +15,12 @@ pub(super) struct Rows {
     pub(super) scales: [*const u8; ROWS],
 }
 
-/// The operations, on one instruction set. Instances are made only inside functions compiled for it.
+/// The operations, on one instruction set. Instances are made only inside functions compiled for it. What is loaded lies
+/// in eight rows, or, for instances for panels, in the panel where the first of them begins: byte `at` of all rows at
+/// `8 at` of it, in the pieces that [`crate::interleaved`] names.
 pub(super) trait Lanes: Copy {
+    /// Whether rows lie in panels.
+    const PANELS: bool;
     /// 32 bits of each row.
     type Int: Copy;
     /// An f32 of each row.

@@ -6,7 +6,7 @@ use crate::dtype::f16_to_f32;
 
 /// Plain arrays.
 #[derive(Clone, Copy)]
-pub(super) struct Scalar;
+pub(super) struct Scalar<const PANELS: bool>;
 
 type Ints = [u32; ROWS];
 type Floats = [f32; ROWS];
@@ -16,12 +16,21 @@ fn each(a: Ints, b: Ints, f: impl Fn(u32, u32) -> u32) -> Ints {
     std::array::from_fn(|r| f(a[r], b[r]))
 }
 
-/// `N` bytes of each row.
+/// `N` bytes of each row; of a panel those of round `round`.
 ///
 /// # Safety
 /// The rows have these bytes.
 #[inline(always)]
-unsafe fn bytes<const N: usize>(rows: &[*const u8; ROWS], at: usize) -> [[u8; N]; ROWS] {
+unsafe fn bytes<const N: usize, const PANELS: bool>(
+    rows: &[*const u8; ROWS],
+    at: usize,
+    round: usize,
+) -> [[u8; N]; ROWS] {
+    if PANELS {
+        // SAFETY: by the caller's promise.
+        return unsafe { rows[0].add(ROWS * (at + N * round)).cast::<[[u8; N]; ROWS]>().read_unaligned() };
+    }
+    let at = at + N * round;
     // SAFETY: by the caller's promise; bytes lie anywhere.
     rows.map(|row| unsafe { row.add(at).cast::<[u8; N]>().read_unaligned() })
 }
@@ -37,33 +46,33 @@ fn halves(bits: u32) -> [i32; 2] {
     [i32::from(bits as i16), i32::from((bits >> 16) as i16)]
 }
 
-impl Lanes for Scalar {
+impl<const PANELS: bool> Lanes for Scalar<PANELS> {
+    const PANELS: bool = PANELS;
     type Int = Ints;
     type Float = Floats;
 
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_16(rows: &[*const u8; ROWS], at: usize) -> [Ints; 4] {
         // SAFETY: by the caller's promise.
-        let rows = unsafe { bytes::<16>(rows, at) };
-        std::array::from_fn(|i| rows.map(|row| u32::from_le_bytes(row.as_chunks().0[i])))
+        std::array::from_fn(|round| unsafe { bytes::<4, PANELS>(rows, at, round) }.map(u32::from_le_bytes))
     }
 
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_4(rows: &[*const u8; ROWS], at: usize) -> Ints {
         // SAFETY: by the caller's promise.
-        unsafe { bytes(rows, at) }.map(u32::from_le_bytes)
+        unsafe { bytes::<4, PANELS>(rows, at, 0) }.map(u32::from_le_bytes)
     }
 
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_2(rows: &[*const u8; ROWS], at: usize) -> Ints {
         // SAFETY: by the caller's promise.
-        unsafe { bytes(rows, at) }.map(|bytes| u32::from(u16::from_le_bytes(bytes)))
+        unsafe { bytes::<2, PANELS>(rows, at, 0) }.map(|bytes| u32::from(u16::from_le_bytes(bytes)))
     }
 
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Floats {
         // SAFETY: by the caller's promise.
-        unsafe { bytes(rows, at) }.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes)))
+        unsafe { bytes::<2, PANELS>(rows, at, 0) }.map(|bytes| f16_to_f32(u16::from_le_bytes(bytes)))
     }
 
     fn zero() -> Floats {

@@ -15,6 +15,7 @@ use std::process::Command;
 
 use crate::fast::product as fast;
 use crate::fp8::hostile;
+use crate::interleaved::{FORMATS, rearranged};
 use crate::matrices::Format;
 use crate::random::Random;
 
@@ -43,7 +44,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 6 * Format::all().len() + 5 * HOSTILE as usize + 7);
+    assert_eq!(want.len(), 6 * Format::all().len() + 3 * FORMATS.len() + 5 * HOSTILE as usize + 7);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -65,6 +66,13 @@ fn bits_of_every_operation() {
             let x = Random(11).floats(tokens * 2 * w.cols());
             let y = fast(&Pool::new(2), Precision::Fast, &w, 2, 4..37, &x);
             report(format!("{format:?} fast product of {tokens} tokens"), &y);
+        }
+    }
+    for format in FORMATS {
+        let w = rearranged(&format.matrix(&mut Random(1), 40, 512));
+        for tokens in [1, 3, 7] {
+            let y = fast(&Pool::new(2), Precision::Fast, &w, 1, 0..40, &Random(12).floats(tokens * 512));
+            report(format!("{format:?} in panels, fast product of {tokens} tokens"), &y);
         }
     }
     for seed in 0..HOSTILE {

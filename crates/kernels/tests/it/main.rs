@@ -9,6 +9,7 @@ mod decompressed;
 mod fast;
 mod fp8;
 mod instruction_sets;
+mod interleaved;
 mod matrices;
 mod pool;
 mod products;

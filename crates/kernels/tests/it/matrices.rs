@@ -118,6 +118,7 @@ pub(crate) fn numbers(matrix: &Matrix) -> Vec<f64> {
                 (f64::from(nibble) - 8.0) * float(little_endian(scale, i / 32, 2), 8, 7)
             }
             Storage::Ggml { .. } => f64::from(whole[i]),
+            Storage::Interleaved { .. } => panic!("{} in panels", matrix.format()),
         }
     };
     (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| of(row, col)).collect()

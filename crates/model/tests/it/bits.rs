@@ -1,7 +1,9 @@
 //! The same answer, bit for bit, however a sequence is cut into chunks, whoever shares the batch,
 //! wherever its blocks lie, on any number of threads.
 
-use k2_model::{AttentionForm, KimiK2, Precision};
+use k2_kernels::Pool;
+use k2_model::synthetic::{Shape, SyntheticFormat};
+use k2_model::{AttentionForm, KimiK2, Precision, Synthetic};
 use std::path::Path;
 
 use crate::fixtures::{Expected, folders, load};
@@ -25,6 +27,30 @@ fn naive_bits_depend_on_nothing_else() {
 #[test]
 fn fast_bits_depend_on_nothing_else() {
     folders().iter().for_each(|folder| check(folder, AttentionForm::Absorbed, Precision::Fast));
+}
+
+/// Rows side by side or as they are published, on the fast path and on the exact one.
+#[test]
+fn rearranged_weights_give_the_same_bits() {
+    for format in [SyntheticFormat::Q4K, SyntheticFormat::Int4] {
+        let synthetic = Synthetic { shape: Shape::Small, format, n_routed_experts: Some(8) };
+        let mut model = KimiK2::synthetic(&synthetic, Pool::new(2), &mut |_, _| ()).unwrap();
+        let ids = [3, 1415, 9265, 3589, 7932, 3846, 2643, 3832];
+        let logits = |model: &mut KimiK2| {
+            [Precision::Fast, Precision::Exact].map(|precision| {
+                model.precision = precision;
+                bits(&chunked(model, AttentionForm::Absorbed, &ids[..5], 3))
+            })
+        };
+        let wanted = logits(&mut model);
+        let refused = model.interleave(0, &mut |_, _| panic!("nothing is done")).unwrap_err();
+        assert!(refused.needed > 20 << 20 && refused.most == 0, "{format:?}: {refused}");
+        let mut seen = Vec::new();
+        model.interleave(refused.needed, &mut |done, of| seen.push((done, of))).unwrap();
+        assert_eq!(seen, (0..=8).map(|done| (done, 8)).collect::<Vec<_>>());
+        assert_eq!(model.interleave(0, &mut |_, _| ()), Ok(()), "{format:?}: all that can be is");
+        assert!(logits(&mut model) == wanted, "{format:?}");
+    }
 }
 
 fn check(folder: &Path, form: AttentionForm, precision: Precision) {

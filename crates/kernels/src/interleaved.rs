@@ -1,0 +1,166 @@
+//! Weights whose rows lie eight by eight side by side, as the kernels of [`crate::quantized`] read them.
+//!
+//! A stored block is loaded in pieces of 16, 4 or 2 bytes. In a panel of eight rows each piece of a block is followed by
+//! the same piece of the next row, pieces of 16 in four rounds of 4 bytes: so what a kernel wants in one vector is
+//! neighbours in memory, where rows as they are published have to be transposed on the way. The numbers stay the same,
+//! and so do all sums. Others call it repacking (llama.cpp, ik_llama.cpp `-rtr`).
+
+use bytes::Bytes;
+
+use crate::ggml::{self, GgmlType};
+use crate::huge_pages::advise_huge_pages;
+use crate::matrix::{Matrix, Storage};
+use crate::pool::{Disjoint, Pool};
+
+/// Rows of a panel.
+pub(crate) const ROWS: usize = 8;
+
+/// Bytes between the rows of a round.
+const WORD: usize = 4;
+
+/// The formats that are rearranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interleaved {
+    /// compressed-tensors INT4 in runs of 256 columns.
+    Int4,
+    /// A GGUF type.
+    Ggml(GgmlType),
+}
+
+impl Interleaved {
+    /// The format of a matrix that can be rearranged: a common one, with whole panels of rows.
+    fn of(w: &Matrix) -> Option<Interleaved> {
+        use GgmlType::{Q4_K, Q5_K, Q6_K, Q8_0};
+        let format = match w.storage() {
+            Storage::Int4 { .. } if w.cols().is_multiple_of(256) => Interleaved::Int4,
+            Storage::Ggml { kind: kind @ (Q4_K | Q5_K | Q6_K | Q8_0), .. } => Interleaved::Ggml(*kind),
+            _ => return None,
+        };
+        (w.rows() > 0 && w.rows().is_multiple_of(ROWS)).then_some(format)
+    }
+
+    /// Numbers of a block, and how the kernels cut it.
+    pub(crate) fn block(self) -> (usize, &'static [usize]) {
+        match self {
+            Interleaved::Int4 => (256, &[16; 8]),
+            Interleaved::Ggml(kind) => {
+                let pieces: &[usize] = match kind {
+                    GgmlType::Q4_K => &[16; 9],
+                    GgmlType::Q5_K => &[16; 11],
+                    GgmlType::Q6_K => &[16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 2],
+                    _ => &[2, 16, 16],
+                };
+                (kind.block_len(), pieces)
+            }
+        }
+    }
+}
+
+/// Whether [`interleave`] rearranges this matrix.
+pub fn can_interleave(w: &Matrix) -> bool {
+    Interleaved::of(w).is_some()
+}
+
+/// Rearranges the matrices that can be, into one new buffer in huge pages; the others stay as they are. Each thread
+/// takes its own.
+pub fn interleave(pool: &Pool, matrices: &mut [&mut Matrix]) {
+    let formats: Vec<Option<Interleaved>> = matrices.iter().map(|w| Interleaved::of(w)).collect();
+    let mut end = 0;
+    let mut starts = Vec::with_capacity(matrices.len());
+    for (w, format) in matrices.iter().zip(&formats) {
+        starts.push(end);
+        end += format.map_or(0, |_| w.stored_bytes());
+    }
+    let mut buffer = Vec::with_capacity(end);
+    advise_huge_pages(buffer.spare_capacity_mut());
+    buffer.resize(end, 0);
+    let out = Disjoint::new(&mut buffer);
+    let sources: &[&mut Matrix] = matrices;
+    pool.run(sources.len(), |number| {
+        if let Some(format) = formats[number] {
+            // SAFETY: the places of matrices do not overlap; the buffer outlives the loop.
+            let out = unsafe { out.slice(starts[number], sources[number].stored_bytes()) };
+            write(sources[number], format, out);
+        }
+    });
+    let buffer = Bytes::from(buffer);
+    for ((w, format), start) in matrices.iter_mut().zip(formats).zip(starts) {
+        if let Some(format) = format {
+            **w = w.rearranged(format, buffer.slice(start..start + w.stored_bytes()));
+        }
+    }
+}
+
+/// Codes, then INT4's scales.
+fn write(w: &Matrix, format: Interleaved, out: &mut [u8]) {
+    let (_, pieces) = format.block();
+    match w.storage() {
+        Storage::Int4 { packed, scale } => {
+            let (codes, scales) = out.split_at_mut(packed.len());
+            write_panels(packed, w.rows(), pieces, codes);
+            write_panels(scale, w.rows(), &[16], scales);
+        }
+        Storage::Ggml { blocks, .. } => write_panels(blocks, w.rows(), pieces, out),
+        _ => {}
+    }
+}
+
+fn write_panels(rows: &[u8], count: usize, pieces: &[usize], out: &mut [u8]) {
+    let row_len = rows.len() / count;
+    for (panel, out) in rows.chunks_exact(ROWS * row_len).zip(out.chunks_exact_mut(ROWS * row_len)) {
+        let mut at = 0;
+        while at < row_len {
+            for piece in pieces {
+                write_piece(panel, row_len, at, *piece, &mut out[ROWS * at..ROWS * (at + piece)]);
+                at += piece;
+            }
+        }
+    }
+}
+
+/// The piece of all eight rows that begins at byte `at` of each.
+fn write_piece(panel: &[u8], row_len: usize, at: usize, piece: usize, out: &mut [u8]) {
+    let word = piece.min(WORD);
+    for (round, out) in out.chunks_exact_mut(ROWS * word).enumerate() {
+        for (row, out) in out.chunks_exact_mut(word).enumerate() {
+            out.copy_from_slice(&panel[row * row_len + at + round * word..][..word]);
+        }
+    }
+}
+
+/// The bytes `at..at + pieces` of a row, as they were stored. `at` begins a block.
+fn read_row(panels: &[u8], row_len: usize, row: usize, mut at: usize, pieces: &[usize], out: &mut [u8]) {
+    let panel = &panels[row / ROWS * ROWS * row_len..][..ROWS * row_len];
+    let mut out = out;
+    for piece in pieces {
+        let word = (*piece).min(WORD);
+        let (here, rest) = std::mem::take(&mut out).split_at_mut(*piece);
+        for (round, out) in here.chunks_exact_mut(word).enumerate() {
+            let place = ROWS * (at + round * word) + row % ROWS * word;
+            out.copy_from_slice(&panel[place..place + word]);
+        }
+        at += piece;
+        out = rest;
+    }
+}
+
+/// Widens `out.len()` numbers of a row from column `first` on, both whole blocks: as [`Matrix::dequantize`] does, for
+/// what is not in a hurry.
+pub(crate) fn dequantize(w: &Matrix, format: Interleaved, row: usize, first: usize, out: &mut [f32]) {
+    const MOST_BYTES: usize = 256;
+    let Storage::Interleaved { blocks, scale, .. } = w.storage() else { return };
+    let (numbers, pieces) = format.block();
+    let bytes = pieces.iter().sum::<usize>();
+    let (row_len, scale_len) = (blocks.len() / w.rows(), scale.len() / w.rows());
+    let (mut block, mut scales) = ([0; MOST_BYTES], [0; 16]);
+    for (number, out) in (first / numbers..).zip(out.chunks_mut(numbers)) {
+        read_row(blocks, row_len, row, number * bytes, pieces, &mut block[..bytes]);
+        match format {
+            Interleaved::Ggml(kind) => ggml::dequantize(kind, &block[..bytes], out),
+            Interleaved::Int4 => {
+                read_row(scale, scale_len, row, number * 16, &[16], &mut scales);
+                crate::matrix::widen_int4(&block[..bytes], &scales, out);
+            }
+        }
+    }
+}
