@@ -14,11 +14,11 @@ const LEAST: [(&str, f64); 8] = [
     ("seen phrase, seen value", 0.75),
     ("seen phrase, held-out value", 0.7),
     ("held-out phrase and value", 0.65),
-    ("held-out tool", 0.55),
+    ("held-out tool", 0.6),
     ("two calls", 0.55),
-    ("no call: no tool fits", 0.65),
-    ("no call: talk", 0.35),
-    ("no call: value missing", 0.55),
+    ("no call: no tool fits", 0.75),
+    ("no call: talk", 0.45),
+    ("no call: value missing", 0.6),
 ];
 
 #[test]

@@ -171,7 +171,7 @@ mod tests {
             Usage { prompt_tokens: 9, num_cached_tokens: 4, completion_tokens: 7, ..Usage::default() };
         let end =
             End { finish_reason: FinishReason::ToolCalls, usage, reasoning_tokens: 2, ..End::default() };
-        let mut events = Events::new(Shell::new("k2", Map::new()), true);
+        let mut events = Events::new(Shell::new("k2", Map::new()), false);
         let lines = transcript(&mut events, deltas, &end).await;
         let events: Vec<Value> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let shown = |event: &Value| {
