@@ -17,13 +17,13 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, value_parser};
 use k2_kernels::Pool;
-use k2_kernels::limits::Limits;
+use k2_kernels::limits::{Limits, available_memory};
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
 use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
 
 use crate::loading_bar::LoadingBar;
-use crate::repack::{RepackArgs, available_memory};
+use crate::repack::RepackArgs;
 use crate::{bench_serve, json_lines};
 use case::Case;
 use peer::Peer;

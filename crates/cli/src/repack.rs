@@ -1,6 +1,7 @@
 //! Whether a model's weights are rearranged for speed, which takes memory beside the mapped file.
 
 use clap::Args;
+use k2_kernels::limits::available_memory;
 use k2_model::interleave::TooLarge;
 use k2_model::{KimiK2, Precision};
 
@@ -27,25 +28,19 @@ impl RepackArgs {
         if self.no_repack || model.precision == Precision::Exact {
             return Ok(());
         }
-        let available = available_memory();
-        let most = match (self.repack, available) {
-            (true, available) => available.unwrap_or(u64::MAX),
-            (false, available) => available.unwrap_or(0) / SHARE,
-        };
+        let free = available_memory();
+        let most = if self.repack { free.unwrap_or(u64::MAX) } else { free.unwrap_or(0) / SHARE };
         match model.interleave(most, &mut |done, of| bar.repacked(done, of)) {
             Err(TooLarge { needed, most }) if self.repack => Err(format!(
                 "--repack takes {:.1} GB, {:.1} GB are free; without it weights stay in the mapped file",
                 needed as f64 / 1e9,
                 most as f64 / 1e9
             )),
+            Ok(0) if self.repack => {
+                Err("--repack: no weights of this model have whole panels of INT4, Q4_K, Q5_K, Q6_K or Q8_0"
+                    .into())
+            }
             _ => Ok(()),
         }
     }
-}
-
-/// Bytes that can be taken without swapping, where the system says so.
-pub(crate) fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

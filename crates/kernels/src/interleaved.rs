@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::ggml::{self, GgmlType};
 use crate::huge_pages::advise_huge_pages;
-use crate::matrix::{Matrix, Storage};
+use crate::matrix::{Matrix, Storage, widen_int4};
 use crate::pool::{Disjoint, Pool};
 
 /// Rows of a panel.
@@ -23,17 +23,25 @@ const WORD: usize = 4;
 pub enum Interleaved {
     /// compressed-tensors INT4 in runs of 256 columns.
     Int4,
-    /// A GGUF type.
-    Ggml(GgmlType),
+    /// GGUF's Q4_K, and so on.
+    Q4K,
+    /// Q5_K.
+    Q5K,
+    /// Q6_K.
+    Q6K,
+    /// Q8_0.
+    Q8_0,
 }
 
 impl Interleaved {
     /// The format of a matrix that can be rearranged: a common one, with whole panels of rows.
     fn of(w: &Matrix) -> Option<Interleaved> {
-        use GgmlType::{Q4_K, Q5_K, Q6_K, Q8_0};
         let format = match w.storage() {
             Storage::Int4 { .. } if w.cols().is_multiple_of(256) => Interleaved::Int4,
-            Storage::Ggml { kind: kind @ (Q4_K | Q5_K | Q6_K | Q8_0), .. } => Interleaved::Ggml(*kind),
+            Storage::Ggml { kind: GgmlType::Q4_K, .. } => Interleaved::Q4K,
+            Storage::Ggml { kind: GgmlType::Q5_K, .. } => Interleaved::Q5K,
+            Storage::Ggml { kind: GgmlType::Q6_K, .. } => Interleaved::Q6K,
+            Storage::Ggml { kind: GgmlType::Q8_0, .. } => Interleaved::Q8_0,
             _ => return None,
         };
         (w.rows() > 0 && w.rows().is_multiple_of(ROWS)).then_some(format)
@@ -43,15 +51,21 @@ impl Interleaved {
     pub(crate) fn block(self) -> (usize, &'static [usize]) {
         match self {
             Interleaved::Int4 => (256, &[16; 8]),
-            Interleaved::Ggml(kind) => {
-                let pieces: &[usize] = match kind {
-                    GgmlType::Q4_K => &[16; 9],
-                    GgmlType::Q5_K => &[16; 11],
-                    GgmlType::Q6_K => &[16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 2],
-                    _ => &[2, 16, 16],
-                };
-                (kind.block_len(), pieces)
-            }
+            Interleaved::Q4K => (256, &[16; 9]),
+            Interleaved::Q5K => (256, &[16; 11]),
+            Interleaved::Q6K => (256, &[16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 2]),
+            Interleaved::Q8_0 => (32, &[2, 16, 16]),
+        }
+    }
+
+    /// The GGUF type that it was; none for INT4.
+    pub(crate) fn ggml(self) -> Option<GgmlType> {
+        match self {
+            Interleaved::Int4 => None,
+            Interleaved::Q4K => Some(GgmlType::Q4_K),
+            Interleaved::Q5K => Some(GgmlType::Q5_K),
+            Interleaved::Q6K => Some(GgmlType::Q6_K),
+            Interleaved::Q8_0 => Some(GgmlType::Q8_0),
         }
     }
 }
@@ -155,11 +169,11 @@ pub(crate) fn dequantize(w: &Matrix, format: Interleaved, row: usize, first: usi
     let (mut block, mut scales) = ([0; MOST_BYTES], [0; 16]);
     for (number, out) in (first / numbers..).zip(out.chunks_mut(numbers)) {
         read_row(blocks, row_len, row, number * bytes, pieces, &mut block[..bytes]);
-        match format {
-            Interleaved::Ggml(kind) => ggml::dequantize(kind, &block[..bytes], out),
-            Interleaved::Int4 => {
+        match format.ggml() {
+            Some(kind) => ggml::dequantize(kind, &block[..bytes], out),
+            None => {
                 read_row(scale, scale_len, row, number * 16, &[16], &mut scales);
-                crate::matrix::widen_int4(&block[..bytes], &scales, out);
+                widen_int4(&block[..bytes], &scales, out);
             }
         }
     }

@@ -158,10 +158,8 @@ impl Matrix {
             Storage::Bf16(_) => "BF16",
             Storage::Fp8 { .. } => "FP8",
             Storage::Int4 { .. } => "INT4",
-            Storage::Ggml { kind, .. } | Storage::Interleaved { format: Interleaved::Ggml(kind), .. } => {
-                kind.name()
-            }
-            Storage::Interleaved { format: Interleaved::Int4, .. } => "INT4",
+            Storage::Ggml { kind, .. } => kind.name(),
+            Storage::Interleaved { format, .. } => format.ggml().map_or("INT4", GgmlType::name),
         }
     }
 

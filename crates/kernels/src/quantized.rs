@@ -98,10 +98,10 @@ fn interleaved_product(
 ) {
     match format {
         Interleaved::Int4 => on_panels::<blocks_of_32::Int4Runs>(isa, piece, out),
-        Interleaved::Ggml(GgmlType::Q4_K) => on_panels::<k_quants::Q4K>(isa, piece, out),
-        Interleaved::Ggml(GgmlType::Q5_K) => on_panels::<k_quants::Q5K>(isa, piece, out),
-        Interleaved::Ggml(GgmlType::Q6_K) => on_panels::<k_quants::Q6K>(isa, piece, out),
-        Interleaved::Ggml(_) => on_panels::<blocks_of_32::Q8_0>(isa, piece, out),
+        Interleaved::Q4K => on_panels::<k_quants::Q4K>(isa, piece, out),
+        Interleaved::Q5K => on_panels::<k_quants::Q5K>(isa, piece, out),
+        Interleaved::Q6K => on_panels::<k_quants::Q6K>(isa, piece, out),
+        Interleaved::Q8_0 => on_panels::<blocks_of_32::Q8_0>(isa, piece, out),
     }
 }
 

@@ -23,8 +23,8 @@ pub struct TooLarge {
 
 impl KimiK2 {
     /// Puts rows side by side, in memory of their own of at most so many bytes. No number changes, nor does any
-    /// result. `progress` hears, layer by layer, how many of how many are done.
-    pub fn interleave(&mut self, most: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<(), TooLarge> {
+    /// result. `progress` hears, layer by layer, how many of how many are done. Returns how many bytes were rearranged.
+    pub fn interleave(&mut self, most: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<u64, TooLarge> {
         let needed = self.layers.iter_mut().map(|layer| bytes(&matrices(layer))).sum::<u64>();
         let needed = needed + bytes(&[&mut self.lm_head]);
         if needed > most {
@@ -37,7 +37,7 @@ impl KimiK2 {
         }
         interleave(&self.pool, &mut [&mut self.lm_head]);
         progress(count, count);
-        Ok(())
+        Ok(needed)
     }
 }
 

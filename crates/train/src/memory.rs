@@ -1,5 +1,6 @@
 //! How much memory a run needs, said before it starts and before anything is allocated for it.
 
+use k2_kernels::limits::available_memory;
 use k2_model::Config;
 
 use crate::error::TrainError;
@@ -9,7 +10,7 @@ use crate::step::micro_tokens;
 
 /// Refuses a run that needs more than the system has free, where the system says so, or absurdly much.
 pub fn check(recipe: &Recipe, config: &Config, threads: usize) -> Result<(), TrainError> {
-    let (needed, available) = (needed(recipe, config, threads), available().unwrap_or(1 << 46));
+    let (needed, available) = (needed(recipe, config, threads), available_memory().unwrap_or(1 << 46));
     match needed <= u128::from(available) {
         true => Ok(()),
         false => Err(TrainError::Memory { needed: (needed >> 20) as u64, available: available >> 20 }),
@@ -65,12 +66,4 @@ fn buffers(c: &Config, length: usize) -> u128 {
     let scratch =
         10 * c.hidden_size + 2 * attention + 4 * c.intermediate_size.max(c.shared_intermediate_size());
     micro_tokens(length) as u128 * (kept + scratch) as u128
-}
-
-/// Bytes that the system says are free to be used; `None` where it does not say.
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
 }

@@ -114,6 +114,7 @@ fn what_cannot_be_measured_is_refused() {
         (&[model, "--compare", "false"], "--compare false: exit status: 1: "),
         (&["--repack", "--no-repack", model], "cannot be used with"),
         (&["--repack", "--exact", model], "cannot be used with"),
+        (&["--repack", model], "no weights of this model have whole panels of INT4"),
         (&["--synthetic", "large"], "expected small, slice or full-1-layer"),
         (&["--synthetic", "slice", "--format", "q3"], "expected int4, fp8, bf16, q8_0 or q4_k"),
     ] {
