@@ -5,6 +5,7 @@
 //! many tools that only their descriptions tell apart.
 
 use serde::Deserialize;
+use serde::de::Error;
 use std::sync::Arc;
 
 use super::draw::Part;
@@ -187,8 +188,10 @@ impl Catalogue {
     }
 }
 
+/// By way of a JSON value: TOML's own deserializer is compiled three times for each type.
 fn read<T: serde::de::DeserializeOwned>(file: &'static str, text: &str) -> Result<T, CatalogueError> {
-    toml::from_str(text).map_err(|error| CatalogueError::Toml { file, error: Box::new(error) })
+    let value = toml::from_str(text).and_then(|value| serde_json::from_value(value).map_err(Error::custom));
+    value.map_err(|error| CatalogueError::Toml { file, error: Box::new(error) })
 }
 
 impl Attributes {
