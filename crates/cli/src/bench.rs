@@ -67,8 +67,8 @@ pub(crate) struct BenchArgs {
     /// Sequences that are decoded together.
     #[arg(short = 'b', long = "batch", value_name = "N,...", value_delimiter = ',', default_value = "1")]
     batches: Vec<usize>,
-    /// Prompt tokens of one step.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
+    /// Prompt tokens of one step; 1024 are what `k2 serve` computes at once for a prompt that is alone.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = positive)]
     prefill_chunk: usize,
     /// How often each case is measured, after a warm-up.
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5, value_parser = positive)]

@@ -22,6 +22,7 @@ use tile::{
 };
 
 mod decompressed;
+mod panel;
 mod tile;
 
 pub use decompressed::{DecompressedShape, Decompression, HeadRows, Run, attend_decompressed};

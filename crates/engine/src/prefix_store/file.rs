@@ -18,7 +18,7 @@ use super::key::Key;
 pub const HEADER_BYTES: usize = CHECKSUM + 32;
 
 const MAGIC: &[u8; 8] = b"K2PREFIX";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const CHECKSUM: usize = 56;
 
 /// Why a file is not the block that its name says.

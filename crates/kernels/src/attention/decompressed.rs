@@ -4,22 +4,28 @@
 //! `kv_b_proj` makes a head's keys and values from the latents. A key costs what absorbing a row costs, and from
 //! then on each row that sees it pays for the head's own width, not for the latent's: for many rows that is a third.
 //! A task is a head of a run of rows: it widens the head's weights, decompresses [`RANGE`] keys, shows them to all
-//! of its rows, and forgets them, so that nothing of the sequence's length is kept.
+//! of its rows, and forgets them, so that nothing of the sequence's length is kept. All of it is products of rows
+//! with panels ([`super::panel`]): the task packs its weights, keys and values as it makes them.
 //!
-//! Sums have the order of the absorbed form's kernel: tiles, ranges, one after the other. A row's bits depend on
-//! its query and on the rows before it alone.
+//! A product is one chain of sums; weights and values go by tiles and ranges, one after the other. A row's bits
+//! depend on its query and on the rows before it alone.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::tile::{
-    Ahead, Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, floats_mut, merge, multiply_tile,
-};
+use super::panel::{COLUMNS, Strip, multiply, multiply_add};
+use super::tile::{Partial, RANGE, TILE, finish, floats_mut, merge, weigh};
 use super::{Pages, group};
 use crate::dot::{Aligned, LANES, Sum};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{self, Matrix};
 use crate::pool::{Disjoint, Pool};
+
+/// Rows that see a tile of keys together.
+const GROUP: usize = 24;
+
+/// Numbers of the latents that are multiplied before the next: a panel of weights that deep stays in the first-level cache.
+const DEPTH: usize = 256;
 
 /// What stays the same for all rows.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +91,7 @@ pub fn attend_decompressed(
     assert_eq!(query.len(), rows * shape.heads * shape.query_len(), "one query per row and head");
     assert_eq!(out.len(), rows * shape.heads * shape.value_len, "one value per row and head");
     for run in runs {
-        assert!(run.pages.width >= shape.latent_stride().max(shape.latent + shape.shared_len), "{shape:?}");
+        assert!(run.pages.width >= shape.latent + shape.shared_len, "{shape:?}");
         assert!(run.start + run.count <= run.pages.keys, "{} + {} keys", run.start, run.count);
         assert!(run.first_row + run.count <= rows, "{} + {} of {rows} rows", run.first_row, run.count);
     }
@@ -99,16 +105,6 @@ pub fn attend_decompressed(
 impl DecompressedShape {
     fn query_len(&self) -> usize {
         self.key_len + self.shared_len
-    }
-
-    /// Numbers from one widened weight row to the next.
-    fn latent_stride(&self) -> usize {
-        self.latent.next_multiple_of(LANES)
-    }
-
-    /// Numbers from one decompressed key to the next.
-    fn key_stride(&self) -> usize {
-        self.query_len().next_multiple_of(LANES)
     }
 
     fn value_stride(&self) -> usize {
@@ -129,7 +125,7 @@ fn tasks(runs: &[Run<'_>], heads: usize, threads: usize) -> Vec<Task> {
     let parts = threads.div_ceil(heads * runs.len().max(1));
     let mut tasks = Vec::new();
     for (run, of_run) in runs.iter().enumerate() {
-        let size = of_run.count.div_ceil(parts).max(1).next_multiple_of(QUERIES);
+        let size = of_run.count.div_ceil(parts).max(1).next_multiple_of(GROUP);
         for part in (0..of_run.count.div_ceil(size)).rev() {
             let rows = group(part, size, of_run.count);
             tasks.extend((0..heads).map(|head| Task { run, head, rows: rows.clone() }));
@@ -141,14 +137,14 @@ fn tasks(runs: &[Run<'_>], heads: usize, threads: usize) -> Vec<Task> {
 /// A thread's buffers, where cache lines begin.
 #[derive(Default)]
 struct Work {
-    /// A head's weights, `[key_len, latent_stride]` and `[value_len, latent_stride]`.
+    /// A head's weights in panels: of the rows of keys and of values, `latent` deep.
     key_weights: Buffer,
     value_weights: Buffer,
-    /// A range's keys and values, `[RANGE, key_stride]` and `[RANGE, value_stride]`.
+    /// A range's keys and values in panels: of keys, [`DecompressedShape::query_len`] deep, and of a value's numbers, [`RANGE`] deep.
     keys: Buffer,
     values: Buffer,
-    /// Some rows' queries, `[QUERIES, key_stride]`.
-    query: Buffer,
+    /// Some of a range's keys before they are turned, `[RANGE, COLUMNS]`.
+    unturned: Buffer,
     /// The results of all rows so far, and those of some over one range.
     totals: Buffer,
     next: Buffer,
@@ -165,6 +161,10 @@ impl Buffer {
             self.0.resize(needed, Aligned([0.0; LANES]));
         }
         &mut floats_mut(&mut self.0)[..len]
+    }
+
+    fn strips(&mut self, len: usize) -> &mut [Strip] {
+        self.numbers(len * COLUMNS).as_chunks_mut().0
     }
 }
 
@@ -183,27 +183,25 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self, run: &Run<'_>, task: &Task, work: &mut Work) {
         let shape = self.shape;
-        let Work { key_weights, value_weights, keys, values, query, totals, next } = work;
-        let weights = Widened {
-            keys: self.weights.keys.widen(shape, shape.key_len, task.head, key_weights),
-            values: self.weights.values.widen(shape, shape.value_len, task.head, value_weights),
+        let Work { key_weights, value_weights, keys, values, unturned, totals, next } = work;
+        let weights = Packed {
+            keys: self.weights.keys.pack(shape, shape.key_len, task.head, key_weights),
+            values: self.weights.values.pack(shape, shape.value_len, task.head, value_weights),
         };
-        let group_len = Partial::len(QUERIES, shape.value_len);
-        let groups = task.rows.len().div_ceil(QUERIES);
+        let group_len = Partial::len(GROUP, shape.value_len);
+        let groups = task.rows.len().div_ceil(GROUP);
         let (totals, next) = (totals.numbers(groups * group_len), next.numbers(group_len));
         let end = run.start + task.rows.end;
         for first in (0..end).step_by(RANGE) {
             let mut pairs = Pairs {
                 first,
                 count: RANGE.min(end - first),
-                keys: keys.numbers(RANGE * shape.key_stride()),
-                values: values.numbers(RANGE * shape.value_stride()),
+                keys: keys.strips(RANGE / COLUMNS * shape.query_len()),
+                values: values.strips(RANGE / COLUMNS * shape.value_stride()),
             };
-            decompress(self.isa, shape, run.pages, &weights, &mut pairs);
+            decompress(self.isa, shape, run.pages, &weights, unturned.numbers(RANGE * COLUMNS), &mut pairs);
             for (rows, total) in task.groups().zip(totals.chunks_exact_mut(group_len)) {
-                let query = query.numbers(rows.len() * shape.key_stride());
-                self.copy_queries(run, task.head, &rows, query);
-                self.show(run.start + rows.start, &pairs, query, total, next);
+                self.show(run, task.head, &rows, &pairs, total, next);
             }
         }
         for (rows, total) in task.groups().zip(totals.chunks_exact_mut(group_len)) {
@@ -211,31 +209,29 @@ impl Job<'_> {
         }
     }
 
-    /// A head's queries of some rows of a run, padded with zeros.
-    fn copy_queries(&self, run: &Run<'_>, head: usize, rows: &Range<usize>, copies: &mut [f32]) {
-        let (len, stride) = (self.shape.query_len(), self.shape.key_stride());
-        for (row, copy) in rows.clone().zip(copies.chunks_exact_mut(stride)) {
-            let query = &self.query[((run.first_row + row) * self.shape.heads + head) * len..][..len];
-            copy[..len].copy_from_slice(query);
-            copy[len..].fill(0.0);
+    /// Adds a range of keys to the results of some rows: of those that see it.
+    fn show(
+        &self,
+        run: &Run<'_>,
+        head: usize,
+        rows: &Range<usize>,
+        pairs: &Pairs<'_>,
+        total: &mut [f32],
+        next: &mut [f32],
+    ) {
+        let (count, len, scale) = (rows.len(), self.shape.query_len(), self.shape.scale);
+        let (mut visible, mut query): ([usize; GROUP], [&[f32]; GROUP]) = ([0; GROUP], [&[]; GROUP]);
+        for (place, row) in rows.clone().enumerate() {
+            visible[place] = (run.start + row + 1).saturating_sub(pairs.first).min(pairs.count);
+            query[place] = &self.query[((run.first_row + row) * self.shape.heads + head) * len..][..len];
         }
-    }
-
-    /// Adds a range of keys to the results of rows that follow each other from `position` on: those that see it.
-    fn show(&self, position: usize, pairs: &Pairs<'_>, query: &[f32], total: &mut [f32], next: &mut [f32]) {
-        let (stride, scale) = (self.shape.key_stride(), self.shape.scale);
-        let count = query.len() / stride;
-        let mut visible = [0; QUERIES];
-        for (row, visible) in visible[..count].iter_mut().enumerate() {
-            *visible = (position + row + 1).saturating_sub(pairs.first).min(pairs.count);
-        }
-        let blind = visible[..count].partition_point(|visible| *visible == 0);
+        let (visible, query) = (&visible[..count], &query[..count]);
+        let blind = visible.partition_point(|visible| *visible == 0);
         if pairs.first == 0 {
-            attend_pairs(self.isa, pairs, &visible[..count], query, scale, &mut self.partial(total, count));
+            attend_pairs(self.isa, pairs, visible, query, scale, &mut self.partial(total, count));
         } else if blind < count {
-            let (query, visible) = (&query[blind * stride..], &visible[blind..count]);
             let mut next = self.partial(next, count - blind);
-            attend_pairs(self.isa, pairs, visible, query, scale, &mut next);
+            attend_pairs(self.isa, pairs, &visible[blind..], &query[blind..], scale, &mut next);
             merge(self.isa, &mut self.partial(total, count).part(blind..count), &next);
         }
     }
@@ -261,48 +257,55 @@ impl Task {
     /// Its rows, as many together as go through the kernel.
     fn groups(&self) -> impl Iterator<Item = Range<usize>> {
         let end = self.rows.end;
-        self.rows.clone().step_by(QUERIES).map(move |first| first..end.min(first + QUERIES))
+        self.rows.clone().step_by(GROUP).map(move |first| first..end.min(first + GROUP))
     }
 }
 
-/// A head's weights, rows [`DecompressedShape::latent_stride`] apart, padded with zeros.
-struct Widened<'a> {
-    keys: &'a [f32],
-    values: &'a [f32],
+/// A head's weights in panels of their rows, `latent` deep; behind the last row zeros.
+struct Packed<'a> {
+    keys: &'a [Strip],
+    values: &'a [Strip],
 }
 
-/// A head's keys, each its own part and the shared one, and values of some positions; padded with zeros.
+/// A head's keys, each its own part and the shared one, and values of some positions, packed.
 struct Pairs<'a> {
     first: usize,
     count: usize,
-    keys: &'a mut [f32],
-    values: &'a mut [f32],
+    /// Panels of keys, [`DecompressedShape::query_len`] deep.
+    keys: &'a mut [Strip],
+    /// Panels of a value's numbers, [`RANGE`] positions deep.
+    values: &'a mut [Strip],
 }
 
 impl HeadRows<'_> {
-    /// The `count` rows of a head.
-    fn widen<'b>(
+    /// The `count` rows of a head in panels.
+    fn pack<'b>(
         &self,
         shape: &DecompressedShape,
         count: usize,
         head: usize,
         buffer: &'b mut Buffer,
-    ) -> &'b [f32] {
-        let (latent, stride) = (shape.latent, shape.latent_stride());
-        let out = buffer.numbers(count * stride);
-        out.fill(0.0);
+    ) -> &'b [Strip] {
+        let latent = shape.latent;
+        let panels = buffer.strips(count.div_ceil(COLUMNS) * latent);
+        panels.fill([0.0; COLUMNS]);
         let group = self.w.rows() / shape.heads * head + self.first;
+        let mut row = vec![0.0; if self.is_transposed { count } else { latent }];
         if self.is_transposed {
-            let mut row = vec![0.0; count];
             for l in 0..latent {
                 widen_row(self.w, group + l, &mut row);
-                row.iter().enumerate().for_each(|(r, number)| out[r * stride + l] = *number);
+                for (panel, numbers) in row.chunks(COLUMNS).enumerate() {
+                    panels[panel * latent + l][..numbers.len()].copy_from_slice(numbers);
+                }
             }
         } else {
-            let rows = out.chunks_exact_mut(stride).enumerate();
-            rows.for_each(|(r, out)| widen_row(self.w, group + r, &mut out[..latent]));
+            for r in 0..count {
+                widen_row(self.w, group + r, &mut row);
+                let panel = &mut panels[r / COLUMNS * latent..][..latent];
+                panel.iter_mut().zip(&row).for_each(|(strip, number)| strip[r % COLUMNS] = *number);
+            }
         }
-        out
+        panels
     }
 }
 
@@ -314,96 +317,119 @@ fn widen_row(w: &Matrix, row: usize, out: &mut [f32]) {
 
 per_isa! {
     /// Keys and values of some positions.
-    fn decompress(shape: &DecompressedShape, pages: &Pages<'_>, weights: &Widened<'_>, pairs: &mut Pairs<'_>) = decompress_body
+    fn decompress(shape: &DecompressedShape, pages: &Pages<'_>, weights: &Packed<'_>, unturned: &mut [f32], pairs: &mut Pairs<'_>) = decompress_body
 }
 
 per_isa! {
     /// Fills `partial` with the results over the pairs, of which each query sees the first so many: none fewer than
     /// the query before it.
-    fn attend_pairs(pairs: &Pairs<'_>, visible: &[usize], query: &[f32], scale: f32, partial: &mut Partial<'_>) = pairs_body
+    fn attend_pairs(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32, partial: &mut Partial<'_>) = pairs_body
 }
 
 #[inline(always)]
 fn decompress_body(
     shape: &DecompressedShape,
     pages: &Pages<'_>,
-    weights: &Widened<'_>,
+    weights: &Packed<'_>,
+    unturned: &mut [f32],
     pairs: &mut Pairs<'_>,
 ) {
-    let mut products = Weights::new();
-    let own = [(weights.keys, shape.key_len), (weights.values, shape.value_len)];
-    let strides = [shape.key_stride(), shape.value_stride()];
-    for tile in (0..pairs.count).step_by(TILE) {
-        let count = TILE.min(pairs.count - tile);
-        let rows: [&[f32]; TILE] = std::array::from_fn(|i| pages.row(pairs.first + tile + i.min(count - 1)));
-        let latents: [&[f32]; TILE] = std::array::from_fn(|i| &rows[i][..shape.latent_stride()]);
-        let shared: [&[f32]; TILE] = std::array::from_fn(|i| &rows[i][shape.latent..][..shape.shared_len]);
-        let outs = [&mut pairs.keys[tile * strides[0]..], &mut pairs.values[tile * strides[1]..]];
-        for (((weights, len), stride), out) in own.into_iter().zip(strides).zip(outs) {
-            multiply(&latents[..count], weights, len, stride, &mut products, out);
+    let (count, latent, width) = (pairs.count, shape.latent, shape.query_len());
+    let rows: [&[f32]; RANGE] = std::array::from_fn(|i| pages.row(pairs.first + i.min(count - 1)));
+    for (panel, weights) in weights.keys.chunks_exact(latent).enumerate() {
+        multiply_latents(&rows[..count], weights, unturned);
+        let first = panel * COLUMNS;
+        turn(unturned, first..shape.key_len.min(first + COLUMNS), width, pairs.keys);
+    }
+    for (key, row) in rows[..count].iter().enumerate() {
+        let strips = &mut pairs.keys[key / COLUMNS * width..][shape.key_len..width];
+        let shared = &row[latent..];
+        strips.iter_mut().zip(shared).for_each(|(strip, number)| strip[key % COLUMNS] = *number);
+    }
+    for (values, weights) in pairs.values.chunks_exact_mut(RANGE).zip(weights.values.chunks_exact(latent)) {
+        multiply_latents(&rows[..count], weights, values.as_flattened_mut());
+    }
+}
+
+/// `out[key] = latents[key] · panel`.
+#[inline(always)]
+fn multiply_latents(rows: &[&[f32]], panel: &[Strip], out: &mut [f32]) {
+    for (piece, panel) in panel.chunks(DEPTH).enumerate() {
+        let mut parts: [&[f32]; RANGE] = [&[]; RANGE];
+        for (part, row) in parts.iter_mut().zip(rows) {
+            *part = &row[piece * DEPTH..][..panel.len()];
         }
-        for (key, shared) in
-            pairs.keys[tile * strides[0]..].chunks_exact_mut(strides[0]).zip(&shared[..count])
-        {
-            key[shape.key_len..shape.query_len()].copy_from_slice(shared);
-            key[shape.query_len()..].fill(0.0);
+        match piece {
+            0 => multiply(&parts[..rows.len()], panel, out, COLUMNS),
+            _ => multiply_add(&parts[..rows.len()], panel, &[1.0; RANGE][..rows.len()], out, COLUMNS),
         }
     }
 }
 
-/// `out[key, r] = weights[r] · latents[key]`, `stride` numbers from key to key, those behind `len` zero.
+/// Some numbers of all keys, `[RANGE, COLUMNS]`, to their places in the panels of keys.
 #[inline(always)]
-fn multiply(
-    latents: &[&[f32]],
-    weights: &[f32],
-    len: usize,
-    stride: usize,
-    products: &mut Weights,
-    out: &mut [f32],
-) {
-    let width = latents[0].len();
-    for first in (0..len).step_by(QUERIES) {
-        let rows = QUERIES.min(len - first);
-        multiply_tile(latents, &weights[first * width..(first + rows) * width], products);
-        for (key, out) in out.chunks_exact_mut(stride).take(latents.len()).enumerate() {
-            for (r, out) in out[first..first + rows].iter_mut().enumerate() {
-                *out = products.at(r, key);
+fn turn(unturned: &[f32], numbers: Range<usize>, width: usize, keys: &mut [Strip]) {
+    let panels = unturned.chunks_exact(COLUMNS * COLUMNS).zip(keys.chunks_exact_mut(width));
+    for (unturned, strips) in panels {
+        for (r, strip) in strips[numbers.clone()].iter_mut().enumerate() {
+            for (key, number) in strip.iter_mut().enumerate() {
+                *number = unturned[key * COLUMNS + r];
             }
         }
     }
-    out.chunks_exact_mut(stride).take(latents.len()).for_each(|out| out[len..].fill(0.0));
 }
 
 #[inline(always)]
-fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[f32], scale: f32, partial: &mut Partial<'_>) {
-    let queries = visible.len();
-    let (width, value_width) = (query.len() / queries, partial.value_len());
-    let mut weights = Weights::new();
+fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32, partial: &mut Partial<'_>) {
+    let (mut weights, mut factors) = (Aligned([[0.0; TILE]; GROUP]), [1.0; GROUP]);
     partial.clear();
     for first in (0..pairs.count).step_by(TILE) {
-        let count = TILE.min(pairs.count - first);
-        let at = |i: usize| first + i.min(count - 1);
-        let keys: [&[f32]; TILE] = std::array::from_fn(|i| &pairs.keys[at(i) * width..][..width]);
-        let values: [&[f32]; TILE] =
-            std::array::from_fn(|i| &pairs.values[at(i) * value_width..][..value_width]);
+        let seen = |q: usize| visible[q].saturating_sub(first).min(TILE);
         let blind = visible.partition_point(|visible| *visible <= first);
-        let all = visible.partition_point(|visible| *visible < first + count);
-        for q in blind..all {
-            let (count, query) = (visible[q] - first, &query[q * width..][..width]);
-            add_tile(
-                &keys[..count],
-                &values[..count],
-                query,
-                scale,
-                &mut Ahead::nothing(),
-                &mut weights,
-                &mut partial.part(q..q + 1),
-            );
+        score(pairs, first, &query[blind..], &mut weights.0[blind..]);
+        for q in blind..query.len() {
+            let weights = &mut weights.0[q][..seen(q)];
+            factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
         }
-        if all < queries {
-            let (query, mut partial) = (&query[all * width..], partial.part(all..queries));
-            let (keys, values) = (&keys[..count], &values[..count]);
-            add_tile(keys, values, query, scale, &mut Ahead::nothing(), &mut weights, &mut partial);
+        let weights: [&[f32]; GROUP] = std::array::from_fn(|q| match q {
+            q if q < query.len() => &weights.0[q][..seen(q)],
+            _ => &[],
+        });
+        add_values(pairs, first, &weights[..query.len()], &factors, partial);
+    }
+}
+
+/// `scores[q][key] = query[q] · key`, of a tile of keys.
+#[inline(always)]
+fn score(pairs: &Pairs<'_>, first: usize, query: &[&[f32]], scores: &mut [[f32; TILE]]) {
+    let Some(width) = query.first().map(|query| query.len()) else { return };
+    let panels = pairs.keys[first / COLUMNS * width..].chunks_exact(width).take(TILE / COLUMNS);
+    for (panel, keys) in panels.enumerate() {
+        multiply(query, keys, &mut scores.as_flattened_mut()[panel * COLUMNS..], TILE);
+    }
+}
+
+/// `values[q] = factors[q] * values[q] + weights[q] · values`, in the order of the keys. Queries that see equally
+/// many of the tile go together; those that see none keep what they have.
+#[inline(always)]
+fn add_values(
+    pairs: &Pairs<'_>,
+    first: usize,
+    weights: &[&[f32]],
+    factors: &[f32],
+    partial: &mut Partial<'_>,
+) {
+    let len = partial.value_len();
+    let mut begin = 0;
+    for alike in weights.chunk_by(|a, b| a.len() == b.len()) {
+        let (q, seen) = (begin, alike[0].len());
+        begin += alike.len();
+        if seen == 0 {
+            continue;
+        }
+        for (panel, values) in pairs.values.chunks_exact(RANGE).enumerate() {
+            let out = &mut partial.values[q * len + panel * COLUMNS..];
+            multiply_add(alike, &values[first..first + seen], &factors[q..q + alike.len()], out, len);
         }
     }
 }

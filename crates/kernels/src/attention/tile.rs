@@ -29,10 +29,10 @@ const REGISTER: usize = 8;
 /// The result over some keys: each query's largest score, the sum of its weights relative to that, and the
 /// weighted sum of values.
 pub(super) struct Partial<'a> {
-    max: &'a mut [f32],
-    sum: &'a mut [f32],
+    pub(super) max: &'a mut [f32],
+    pub(super) sum: &'a mut [f32],
     /// `[queries, padded value_len]`.
-    values: &'a mut [f32],
+    pub(super) values: &'a mut [f32],
 }
 
 impl Partial<'_> {
@@ -83,12 +83,6 @@ impl Weights {
     pub(super) fn new() -> Weights {
         Weights(Aligned([[0.0; TILE]; QUERIES]))
     }
-
-    /// Of a query and a key.
-    #[inline(always)]
-    pub(super) fn at(&self, query: usize, key: usize) -> f32 {
-        self.0.0[query][key]
-    }
 }
 
 /// The next tile's keys, asked for row by row while this one's are multiplied: they come from memory.
@@ -97,11 +91,6 @@ pub(super) struct Ahead<'a>(&'a [&'a [f32]]);
 impl<'a> Ahead<'a> {
     pub(super) fn of(rows: &'a [&'a [f32]]) -> Ahead<'a> {
         Ahead(rows)
-    }
-
-    /// The next keys are in the cache, or there are none.
-    pub(super) fn nothing() -> Ahead<'a> {
-        Ahead(&[])
     }
 
     /// Asks for one more row.
@@ -149,12 +138,6 @@ pub(super) fn add_tile(
         factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
     }
     add_values(values, weights, &factors, queries, partial.values);
-}
-
-/// `products[q][key] = query[q] · keys[key]`, by the order of a tile's scores; as long as the keys are.
-#[inline(always)]
-pub(super) fn multiply_tile(keys: &[&[f32]], query: &[f32], products: &mut Weights) {
-    score_tile(keys, query, &mut Ahead::nothing(), &mut products.0.0);
 }
 
 /// `scores[q][key] = query[q] · rows[key]`; three keys against four queries in registers.
@@ -240,12 +223,25 @@ fn total(sum: [f32; REGISTER]) -> f32 {
 /// Turns a tile's products into weights relative to the largest score so far; returns the factor for what was
 /// summed relative to the one before.
 #[inline(always)]
-fn weigh(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
-    let mut largest = *max;
-    for score in scores.iter_mut() {
-        *score *= scale;
-        largest = if *score > largest { *score } else { largest };
+pub(super) fn weigh(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+    // Where the length is known, whole registers need no mask.
+    if scores.len() == TILE {
+        weigh_some(&mut scores[..TILE], scale, max, sum)
+    } else {
+        weigh_some(scores, scale, max, sum)
     }
+}
+
+#[inline(always)]
+fn weigh_some(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+    let mut lanes = [*max; REGISTER];
+    for group in scores.chunks_mut(REGISTER) {
+        for (lane, score) in lanes.iter_mut().zip(group) {
+            *score *= scale;
+            *lane = if *score > *lane { *score } else { *lane };
+        }
+    }
+    let largest = lanes.into_iter().reduce(|a, b| if b > a { b } else { a }).unwrap_or(*max);
     let factor = exp(*max - largest);
     let mut lanes = [0.0; REGISTER];
     for group in scores.chunks_mut(REGISTER) {
