@@ -18,6 +18,7 @@ use super::key::Key;
 pub const HEADER_BYTES: usize = CHECKSUM + 32;
 
 const MAGIC: &[u8; 8] = b"K2PREFIX";
+/// 1 had the bits of long prompts as they were before they attended through panels.
 const VERSION: u32 = 2;
 const CHECKSUM: usize = 56;
 
@@ -136,7 +137,7 @@ mod tests {
         };
         wrong(&|bytes| bytes.truncate(HEADER_BYTES - 1), FileError::Foreign);
         wrong(&|bytes| bytes[0] = 0, FileError::Foreign);
-        wrong(&|bytes| bytes[8] = 2, FileError::Version { found: 2 });
+        wrong(&|bytes| bytes[8] = 1, FileError::Version { found: 1 });
         wrong(&|bytes| bytes[12] = 16, FileError::BlockTokens { found: 16 });
         wrong(&|bytes| bytes[16] = 6, FileError::Length { found: 94, expected: 93 });
         wrong(&|bytes| bytes[16..24].fill(255), FileError::Length { found: u64::MAX, expected: 93 });
