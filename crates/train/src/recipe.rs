@@ -4,10 +4,10 @@ mod model_fields;
 
 use k2_kernels::matrix::INT4_GROUP;
 use k2_model::Config;
-use serde::de::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use toml::Table;
 
 use crate::data::DataSettings;
 use crate::error::TrainError;
@@ -155,9 +155,9 @@ impl Recipe {
         let mut recipe: Recipe = match overrides.set.as_slice() {
             [] => toml::from_str(text).map_err(wrong)?,
             lines => {
-                let mut table = toml::from_str(text).map_err(wrong)?;
+                let mut table: Table = toml::from_str(text).map_err(wrong)?;
                 lines.iter().try_for_each(|line| set(&mut table, line))?;
-                serde_json::from_value(Value::Object(table)).map_err(|error| wrong(Error::custom(error)))?
+                table.try_into().map_err(wrong)?
             }
         };
         recipe.run = overrides.run.unwrap_or(recipe.run);
@@ -256,17 +256,17 @@ impl Recipe {
 }
 
 /// Puts a line's values into a recipe.
-fn set(table: &mut Map<String, Value>, line: &str) -> Result<(), TrainError> {
+fn set(table: &mut Table, line: &str) -> Result<(), TrainError> {
     let wrong = |error| TrainError::Set { line: line.to_owned(), error: Box::new(error) };
     merge(table, toml::from_str(line).map_err(wrong)?);
     Ok(())
 }
 
 /// Tables are joined key by key, everything else is replaced.
-fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
+fn merge(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
-            (Some(Value::Object(into)), Value::Object(from)) => merge(into, from),
+            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
             (_, value) => drop(into.insert(key, value)),
         }
     }

@@ -391,11 +391,11 @@ fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32
             let weights = &mut weights.0[q][..seen(q)];
             factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
         }
-        let weights: [&[f32]; GROUP] = std::array::from_fn(|q| match q {
-            q if q < query.len() => &weights.0[q][..seen(q)],
-            _ => &[],
-        });
-        add_values(pairs, first, &weights[..query.len()], &factors, partial);
+        let mut rows: [&[f32]; GROUP] = [&[]; GROUP];
+        for q in blind..query.len() {
+            rows[q] = &weights.0[q][..seen(q)];
+        }
+        add_values(pairs, first, &rows[..query.len()], &factors, partial);
     }
 }
 

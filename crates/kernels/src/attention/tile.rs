@@ -1,7 +1,8 @@
 //! One tile of keys against some queries: scores, weights under an online softmax, weighted sum of values.
 //!
-//! Queries are heads of one row or rows of one head: here they are only rows of numbers. Each has an order of
-//! sums of its own, so it does not matter which others go with it. The online softmax is Milakov and
+//! The absorbed form's queries are heads of one row: here they are only rows of numbers. Each has an order of sums of
+//! its own, so it does not matter which others go with it. Partial results and the softmax are those of the decompressed
+//! form too, whose products are [`super::panel`]'s. The online softmax is Milakov and
 //! Gimelshein's, arXiv 1805.02867.
 
 use std::ops::Range;

@@ -85,6 +85,8 @@ fn lines_change_a_recipe_key_by_key() {
         ("optimizer.matrices=muon", "is not KEY=VALUE in TOML, where a text needs quotes"),
         ("schedule.stepz=20", "unknown field `stepz`"),
         ("schedule.steps=0", "`schedule.steps` is 0, expected 1 to"),
+        ("optimizer.qk_clip_tau=nan", "`optimizer.qk_clip_tau` is NaN"),
+        ("optimizer.max_gradient_norm=inf", "`optimizer.max_gradient_norm` is inf"),
         ("model.rope_scalling={ type = \"yarn\" }", "unknown field `rope_scalling`, expected those of a"),
         (
             "quantization.last_steps=2\nmodel.hidden_size=48",
