@@ -1,6 +1,6 @@
 //! How close `y = x Wᵀ` comes to the machine, on the exact and on the fast path: bytes of weights per second for one
-//! row, operations per second for several, for every format, beside the read bandwidth of this run. For floats also the
-//! transposed product of one row, as attention has it.
+//! row, from memory and from the cache, operations per second for several, for every format, beside the read bandwidth of
+//! this run. For floats also the transposed product of one row, as attention has it.
 //!
 //!     cargo run --release -p k2-kernels --example products [threads [ROWSxCOLS] [format...]]
 //!
@@ -17,6 +17,7 @@ use k2_kernels::matmul::{Product, matmul_heads_transposed, products};
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
 use k2_kernels::{GgmlType, Inputs, Matrix, Pool, Precision};
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 /// An expert of Kimi K2: where no shape is named.
 const SHAPE: (usize, usize) = (2048, 7168);
@@ -27,6 +28,9 @@ const HEAD: (usize, usize) = (256, 512);
 /// Matrices are used in turn until they are larger than any cache.
 const WORKING_SET: usize = 400 << 20;
 
+/// How long to measure at least: the clock of one thread moves in steps of some milliseconds.
+const LONG_ENOUGH: Duration = Duration::from_millis(150);
+
 /// Rows of activations, beside one.
 const ROWS: [usize; 4] = [4, 16, 128, 512];
 
@@ -35,14 +39,16 @@ fn main() {
     let pool = threads.map_or_else(Pool::for_this_machine, Pool::new);
     println!("{} threads, {:?}", pool.threads(), k2_kernels::isa::isa());
     println!(
-        "{:15} {:>6} {:>6} {:>6}{}",
+        "{:15} {:>6} {:>6} {:>6} {:>6}{}",
         "",
         "1 row",
         "reads",
         "share",
+        "cached",
         ROWS.map(|n| format!("{n:>8}")).concat()
     );
-    println!("{:15} {:>6} {:>6} {:>6}{}", "", "GB/s", "GB/s", "", "   GOP/s".repeat(ROWS.len()));
+    let operations = "   GOP/s".repeat(ROWS.len());
+    println!("{:15} {:>6} {:>6} {:>6} {:>6}{operations}", "", "GB/s", "GB/s", "", "GB/s");
     let mut wanted: Vec<String> = std::env::args().skip(2).collect();
     let named = wanted.first().and_then(|first| first.split_once('x'));
     let named = named.and_then(|(rows, cols)| Some((rows.parse().ok()?, cols.parse().ok()?)));
@@ -83,40 +89,34 @@ fn print_transposed(pool: &Pool, name: &str, matrices: &[Matrix]) {
 
 /// Product and plain reading in turns, because neighbours on the machine move both.
 fn print_row(pool: &Pool, label: &str, precision: Precision, matrices: &[Matrix]) {
-    let count = WORKING_SET / matrices[0].stored_bytes();
     let (mut one, mut reads) = (f64::INFINITY, 0f64);
     for _ in 0..3 {
         reads = reads.max(read_bandwidth(pool));
-        one = one.min(run(pool, precision, matrices, 1, count));
+        one = one.min(run(pool, precision, matrices, 1));
     }
     let bytes = matrices[0].stored_bytes() as f64 / one;
     print!("{label:15} {:6.1} {:6.1} {:5.0}%", bytes / 1e9, reads / 1e9, bytes / reads * 100.0);
+    let cached = best_of(3, || run(pool, precision, &matrices[..1], 1));
+    print!(" {:6.1}", matrices[0].stored_bytes() as f64 / cached / 1e9);
     let numbers = matrices[0].rows() * matrices[0].cols();
     for rows in ROWS {
-        let seconds = best_of(3, || {
-            run(
-                pool,
-                precision,
-                matrices,
-                rows,
-                (64 / rows).clamp(1, 8) * (SHAPE.0 * SHAPE.1 / numbers).max(1),
-            )
-        });
+        let seconds = best_of(3, || run(pool, precision, matrices, rows));
         print!("{:8.0}", 2.0 * (numbers * rows) as f64 / seconds / 1e9);
     }
     println!();
 }
 
-/// Seconds per product, the preparation of the activations included.
-fn run(pool: &Pool, precision: Precision, matrices: &[Matrix], rows: usize, count: usize) -> f64 {
+/// Seconds per product, the preparation of the activations included: as many as take longer than the clock is coarse.
+fn run(pool: &Pool, precision: Precision, matrices: &[Matrix], rows: usize) -> f64 {
     let (outputs, cols) = (matrices[0].rows(), matrices[0].cols());
     let x: Vec<f32> = (0..rows * cols).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
     let (mut y, mut inputs) = (vec![0.0; rows * outputs], Inputs::default());
-    let clock = Clock::start(pool);
-    for i in 0..count {
-        let w = &matrices[i % matrices.len()];
+    let (clock, begin, mut count) = (Clock::start(pool), Instant::now(), 0);
+    while begin.elapsed() < LONG_ENOUGH {
+        let w = &matrices[count % matrices.len()];
         inputs.set(pool, precision, [w].into_iter(), 1, &x);
         products(pool, &inputs, [Product::new(w, &mut y)]);
+        count += 1;
     }
     black_box(y);
     clock.seconds() / count as f64

@@ -10,7 +10,7 @@ use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{Matrix, TILE};
 use crate::pool::{Disjoint, Pool};
 use crate::quantized::activations::{BLOCK, Block, Order, quantize};
-use crate::quantized::has_codes;
+use crate::quantized::codes_of;
 
 /// How products are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +34,8 @@ pub(crate) enum Form {
 impl Form {
     pub(crate) fn of(precision: Precision, w: &Matrix) -> Form {
         match precision {
-            Precision::Fast if has_codes(w) && w.format() == "INT4" => Form::Codes(Order::EvenOdd),
-            Precision::Fast if has_codes(w) => Form::Codes(Order::Natural),
-            Precision::Fast | Precision::Exact => Form::Floats,
+            Precision::Fast => codes_of(w).map_or(Form::Floats, Form::Codes),
+            Precision::Exact => Form::Floats,
         }
     }
 }

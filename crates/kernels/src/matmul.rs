@@ -13,7 +13,9 @@ use crate::inputs::{Form, Inputs, Precision};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{Matrix, TILE};
 use crate::pool::{Disjoint, Pool};
+use crate::prefetch::RowStart;
 use crate::quantized;
+use std::cell::RefCell;
 
 /// Weight rows of a block of outputs.
 pub(crate) const ROWS: usize = quantized::MOST_ROWS;
@@ -90,16 +92,27 @@ impl Plan<'_> {
         let (head, first) = (task / tasks, task % tasks * self.step);
         let last = n.min(first + self.step);
         let group = head * (self.w.rows() / heads) + self.rows.start;
-        let mut sums = [0.0; ROWS * TOKENS];
-        for block in output_blocks(inputs, self.w, head, group + first..group + last) {
-            block_product(isa, self.w, &block, inputs, head, &mut sums);
-            for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
-                let at = ((block.token + t) * heads + head) * n + block.row - group;
-                // SAFETY: each (token, head, row) is written by one task; `run` ends before `y` does.
-                unsafe { self.y.slice(at, block.rows) }.copy_from_slice(&sums[..block.rows]);
+        with_outputs(|[sums, _]| {
+            for block in output_blocks(inputs, self.w, head, group + first..group + last) {
+                block_product(isa, self.w, &block, RowStart::of(self.w, block.end()), inputs, head, sums);
+                for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
+                    let at = ((block.token + t) * heads + head) * n + block.row - group;
+                    // SAFETY: each (token, head, row) is written by one task; `run` ends before `y` does.
+                    unsafe { self.y.slice(at, block.rows) }.copy_from_slice(&sums[..block.rows]);
+                }
             }
-        }
+        });
     }
+}
+
+thread_local! {
+    static OUTPUTS: RefCell<Box<[Outputs; 2]>> = RefCell::new(Box::new([[0.0; ROWS * TOKENS]; 2]));
+}
+
+/// Room for two blocks of outputs, kept from task to task: to clear it for each is felt with one token. Whatever is
+/// in it is of an earlier task.
+pub(crate) fn with_outputs(body: impl FnOnce(&mut [Outputs; 2])) {
+    OUTPUTS.with_borrow_mut(|outputs| body(outputs));
 }
 
 /// A block of outputs: some rows of the weights, some tokens of a segment.
@@ -108,6 +121,13 @@ pub(crate) struct OutputBlock {
     pub(crate) rows: usize,
     pub(crate) token: usize,
     pub(crate) tokens: usize,
+}
+
+impl OutputBlock {
+    /// The row behind its last.
+    pub(crate) fn end(&self) -> usize {
+        self.row + self.rows
+    }
 }
 
 /// Some rows of a matrix against all tokens of a segment, block by block.
@@ -138,11 +158,12 @@ fn tokens_together(form: Form) -> usize {
     }
 }
 
-/// `sums[t * ROWS + r]`.
+/// `sums[t * ROWS + r]`; `then` is what the thread will read next.
 pub(crate) fn block_product(
     isa: Isa,
     w: &Matrix,
     block: &OutputBlock,
+    then: RowStart,
     inputs: &Inputs,
     segment: usize,
     sums: &mut Outputs,
@@ -167,7 +188,7 @@ pub(crate) fn block_product(
         }
         Form::Codes(order) => {
             let (x, stride) = (inputs.blocks(order, segment, token), inputs.rows(segment));
-            quantized::product(isa, &quantized::Piece { w, row, rows, x, stride, tokens }, sums);
+            quantized::product(isa, &quantized::Piece { w, row, rows, x, stride, tokens, then }, sums);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A pool of threads for fork-join loops.
 //!
-//! [`Pool::run`] hands out task numbers until none is left; the caller works too. A forward pass has
+//! [`Pool::run`] hands out task numbers until none is left; the caller works too. Each thread begins with a run of
+//! neighbouring tasks of its own, which read neighbouring memory, and then takes what others have left. A forward pass has
 //! hundreds of such loops per token, so workers spin briefly before they park, and a loop never waits
 //! for a worker that has not begun: one that the operating system has put aside costs nothing.
 //! Which thread runs a task never matters to its result.
@@ -33,14 +34,20 @@ struct Shared {
     state: AtomicU64,
     /// The current loop; only read by a thread that is counted inside it.
     job: AtomicPtr<Job<'static>>,
+    /// For each thread the next task of its own run; set before a loop opens.
+    next: Vec<Counter>,
     parked: Vec<AtomicBool>,
     stop: AtomicBool,
 }
 
+/// On a cache line of its own, so that threads do not wait for each other's.
+#[repr(align(64))]
+struct Counter(AtomicUsize);
+
 struct Job<'a> {
     body: &'a (dyn Fn(usize) + Sync),
     tasks: usize,
-    next: AtomicUsize,
+    next: &'a [Counter],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -56,6 +63,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
+            next: (0..=workers).map(|_| Counter(AtomicUsize::new(0))).collect(),
             parked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
         });
@@ -83,9 +91,12 @@ impl Pool {
             return (0..tasks).for_each(body);
         }
         let _one_at_a_time = lock(&self.running);
-        let job = Job { body: &body, tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        let job = Job { body: &body, tasks, next: &self.shared.next, panic: Mutex::new(None) };
+        for (thread, counter) in job.next.iter().enumerate() {
+            counter.0.store(job.first_task(thread), SeqCst);
+        }
         self.open(&job);
-        job.work();
+        job.work(self.workers.len());
         self.close();
         if let Some(payload) = lock(&job.panic).take() {
             resume_unwind(payload);
@@ -135,7 +146,7 @@ impl Shared {
                 seen = state / EPOCH;
                 // SAFETY: counted inside an open loop, whose caller keeps the job alive until the
                 // count is back at zero (`close`); the pointer was stored before the loop opened.
-                unsafe { &*self.job.load(SeqCst) }.work();
+                unsafe { &*self.job.load(SeqCst) }.work(index);
                 self.state.fetch_sub(1, SeqCst);
             }
         }
@@ -162,19 +173,32 @@ impl Shared {
 }
 
 impl Job<'_> {
-    fn work(&self) {
+    /// The tasks of a thread, then those that others have not begun.
+    fn work(&self, thread: usize) {
         INSIDE.set(true);
+        let threads = self.next.len();
+        (thread..threads).chain(0..thread).for_each(|owner| self.take_all(owner));
+        INSIDE.set(false);
+    }
+
+    fn take_all(&self, owner: usize) {
+        let last = self.first_task(owner + 1);
         loop {
-            let task = self.next.fetch_add(1, SeqCst);
-            if task >= self.tasks {
+            let task = self.next[owner].0.fetch_add(1, SeqCst);
+            if task >= last {
                 break;
             }
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
                 lock(&self.panic).get_or_insert(payload);
-                self.next.store(self.tasks, SeqCst);
+                self.next.iter().for_each(|next| next.0.store(self.tasks, SeqCst));
             }
         }
-        INSIDE.set(false);
+    }
+
+    /// Where the run of a thread begins; that of the one behind the last is the number of tasks.
+    fn first_task(&self, thread: usize) -> usize {
+        let (share, rest) = (self.tasks / self.next.len(), self.tasks % self.next.len());
+        share * thread + rest.min(thread)
     }
 }
 

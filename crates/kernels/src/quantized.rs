@@ -11,6 +11,7 @@
 //! tokens, kept unpacked in the first-level cache. Unpacking is written once ([`k_quants`], [`blocks_of_32`]).
 
 pub(crate) mod activations;
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod blocks_of_32;
@@ -25,8 +26,9 @@ use crate::ggml::GgmlType;
 use crate::interleaved::Interleaved;
 use crate::isa::Isa;
 use crate::matrix::{INT4_GROUP, Matrix, Storage};
-use crate::prefetch::prefetch;
-use activations::Block;
+use crate::prefetch::RowStart;
+use activations::{Block, Order};
+use ahead::{Ahead, Fetching};
 use groups::{Group, Sink};
 use lanes::{Lanes, ROWS, Rows};
 use std::mem::MaybeUninit;
@@ -37,8 +39,8 @@ pub(crate) const MOST_ROWS: usize = 32;
 /// Tokens that share unpacked weights.
 pub(crate) const MOST_TOKENS: usize = 64;
 
-/// How far ahead of the multiplication panels are asked for.
-const AHEAD: usize = 4 << 10;
+/// Groups in the longest stored block.
+const MOST_GROUPS: usize = 8;
 
 /// A part of a product.
 pub(crate) struct Piece<'a> {
@@ -53,11 +55,17 @@ pub(crate) struct Piece<'a> {
     pub(crate) stride: usize,
     /// How many tokens, up to [`MOST_TOKENS`].
     pub(crate) tokens: usize,
+    /// What is read after this.
+    pub(crate) then: RowStart,
 }
 
-/// Whether a format has integer codes that this path multiplies.
-pub(crate) fn has_codes(w: &Matrix) -> bool {
-    matches!(w.storage(), Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. })
+/// The order in which a format's integer codes come, if it has codes that this path multiplies.
+pub(crate) fn codes_of(w: &Matrix) -> Option<Order> {
+    match w.storage() {
+        Storage::Int4 { .. } | Storage::Interleaved { format: Interleaved::Int4, .. } => Some(Order::EvenOdd),
+        Storage::Ggml { .. } | Storage::Interleaved { .. } => Some(Order::Natural),
+        Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. } => None,
+    }
 }
 
 /// `out[t * MOST_ROWS + r]`, the dot product of token `t` and weight row `piece.row + r`.
@@ -107,7 +115,7 @@ fn interleaved_product(
 
 /// What the unsafe code below relies on, besides the lengths that [`Matrix::new`] has checked.
 fn check(piece: &Piece<'_>) {
-    let Piece { w, row, rows, x, stride, tokens } = *piece;
+    let Piece { w, row, rows, x, stride, tokens, .. } = *piece;
     assert!(0 < rows && rows <= MOST_ROWS && row + rows <= w.rows(), "rows {row}+{rows} of {}", w.rows());
     assert!(0 < tokens && tokens <= MOST_TOKENS && tokens <= stride, "{tokens} tokens of {stride}");
     let in_panels = matches!(w.storage(), Storage::Interleaved { .. });
@@ -175,11 +183,14 @@ fn whole<L: Lanes, F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOS
     for first in (0..piece.rows).step_by(ROWS) {
         let here = ROWS.min(piece.rows - first);
         let rows = rows_of::<F>(piece.w, piece.row + first, here);
+        let ahead = Ahead::new::<L, F>(piece, &rows, first + ROWS < piece.rows);
         // SAFETY: `check` and `Matrix::new` have compared all sizes; the rows are those of the matrix.
         unsafe {
             match piece.tokens {
-                1 => out[first..first + here].copy_from_slice(&one_token::<L, F>(piece, &rows)[..here]),
-                _ => several_tokens::<L, F>(piece, &rows, first..first + here, out),
+                1 => {
+                    out[first..first + here].copy_from_slice(&one_token::<L, F>(piece, &rows, ahead)[..here])
+                }
+                _ => several_tokens::<L, F>(piece, &rows, ahead, first..first + here, out),
             }
         }
     }
@@ -190,25 +201,15 @@ fn whole<L: Lanes, F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOS
 /// # Safety
 /// `rows` are whole rows of the piece's matrix, and [`check`] has seen the piece.
 #[inline(always)]
-unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows) -> [f32; ROWS] {
-    let mut sink = Multiply::<L> { x: piece.x.as_ptr(), stride: piece.stride, sum: L::zero() };
-    let blocks = piece.w.cols() / (F::GROUPS * activations::BLOCK);
-    for block in 0..blocks {
-        fetch_ahead::<L, F>(rows, blocks, block);
+unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows, ahead: Ahead) -> [f32; ROWS] {
+    let multiply = Multiply::<L> { x: piece.x.as_ptr(), stride: piece.stride, sum: L::zero() };
+    let mut sink = Fetching::<L, F, _>::new(multiply, ahead);
+    for block in 0..blocks_per_row::<F>(piece.w) {
+        sink.ahead.turn_to::<F>(block);
         // SAFETY: by the caller's promise; the sink takes as many groups as there are blocks of `x`.
         unsafe { F::unpack::<L>(rows, block, &mut sink) };
     }
-    L::store(sink.sum)
-}
-
-/// Of the eight rows behind these, the part that belongs to a block; of panels, which are read from one end to the
-/// other, what comes [`AHEAD`] bytes later.
-#[inline(always)]
-fn fetch_ahead<L: Lanes, F: Format>(rows: &Rows, blocks: usize, block: usize) {
-    let ahead = if L::PANELS { blocks.min(AHEAD.div_ceil(ROWS * F::BYTES)) } else { blocks };
-    let part = |start: *const u8, bytes| start.wrapping_add(ROWS * bytes * (ahead + block));
-    prefetch(part(rows.blocks[0], F::BYTES), ROWS * F::BYTES);
-    prefetch(part(rows.scales[0], F::SCALE_BYTES), ROWS * F::SCALE_BYTES);
+    L::store(sink.sink.sum)
 }
 
 /// Eight rows against all tokens, from blocks unpacked into the first-level cache.
@@ -219,17 +220,19 @@ fn fetch_ahead<L: Lanes, F: Format>(rows: &Rows, blocks: usize, block: usize) {
 unsafe fn several_tokens<L: Lanes, F: Format>(
     piece: &Piece<'_>,
     rows: &Rows,
+    ahead: Ahead,
     places: Range<usize>,
     out: &mut [f32; MOST_ROWS * MOST_TOKENS],
 ) {
     let mut sums = [L::zero(); MOST_TOKENS];
-    let blocks = piece.w.cols() / (F::GROUPS * activations::BLOCK);
-    for block in 0..blocks {
-        fetch_ahead::<L, F>(rows, blocks, block);
-        let mut unpacked = Keep { groups: [const { MaybeUninit::uninit() }; MOST_GROUPS], len: 0 };
+    let keep = Keep { groups: [const { MaybeUninit::uninit() }; MOST_GROUPS], len: 0 };
+    let mut unpacked = Fetching::<L, F, _>::new(keep, ahead);
+    for block in 0..blocks_per_row::<F>(piece.w) {
+        unpacked.ahead.turn_to::<F>(block);
+        unpacked.sink.len = 0;
         // SAFETY: by the caller's promise.
         unsafe { F::unpack::<L>(rows, block, &mut unpacked) };
-        for (g, group) in unpacked.groups.iter().enumerate().take(F::GROUPS) {
+        for (g, group) in unpacked.sink.groups.iter().enumerate().take(F::GROUPS) {
             // SAFETY: `unpack` has handed over `F::GROUPS` groups.
             let group: &F::Group<L> = unsafe { group.assume_init_ref() };
             let x = &piece.x[(block * F::GROUPS + g) * piece.stride..][..piece.tokens];
@@ -241,6 +244,11 @@ unsafe fn several_tokens<L: Lanes, F: Format>(
     for (out, sums) in out.chunks_exact_mut(MOST_ROWS).zip(&sums).take(piece.tokens) {
         out[places.clone()].copy_from_slice(&L::store(*sums)[..places.len()]);
     }
+}
+
+/// Stored blocks of a row.
+fn blocks_per_row<F: Format>(w: &Matrix) -> usize {
+    w.cols() / (F::GROUPS * activations::BLOCK)
 }
 
 /// Multiplies each group with the one token there is, as it comes.
@@ -258,9 +266,6 @@ impl<L: Lanes, G: Group<L>> Sink<G> for Multiply<L> {
         self.x = self.x.wrapping_add(self.stride);
     }
 }
-
-/// Groups in the longest stored block.
-const MOST_GROUPS: usize = 8;
 
 /// Keeps the groups of a block for several tokens.
 struct Keep<G> {
@@ -282,14 +287,13 @@ fn rows_of<F: Format>(w: &Matrix, first: usize, count: usize) -> Rows {
     let starts = |bytes: &[u8], per_row: usize| -> [*const u8; ROWS] {
         std::array::from_fn(|r| bytes[(first + r.min(count - 1)) * per_row..].as_ptr())
     };
-    let blocks_per_row = w.cols() / (F::GROUPS * activations::BLOCK);
     match w.storage() {
         Storage::Int4 { packed, scale } => Rows {
-            blocks: starts(packed, blocks_per_row * F::BYTES),
+            blocks: starts(packed, blocks_per_row::<F>(w) * F::BYTES),
             scales: starts(scale, w.cols() / INT4_GROUP * 2),
         },
         Storage::Ggml { blocks, .. } => {
-            let blocks = starts(blocks, blocks_per_row * F::BYTES);
+            let blocks = starts(blocks, blocks_per_row::<F>(w) * F::BYTES);
             Rows { blocks, scales: blocks }
         }
         Storage::Interleaved { blocks, scale, .. } => {

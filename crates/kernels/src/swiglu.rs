@@ -8,9 +8,10 @@
 use crate::exp::silu_mul;
 use crate::inputs::{Form, Inputs, Writer};
 use crate::isa::{Isa, isa};
-use crate::matmul::{Outputs, ROWS, TOKENS, block_product, output_blocks, rows_per_task};
+use crate::matmul::{Outputs, ROWS, block_product, output_blocks, rows_per_task, with_outputs};
 use crate::matrix::Matrix;
 use crate::pool::{Disjoint, Pool};
+use crate::prefetch::RowStart;
 use std::ops::Range;
 
 /// An expert and the tokens that go through it.
@@ -89,24 +90,31 @@ fn gate_and_up(pool: &Pool, experts: &Experts<'_, '_>, inputs: &Inputs, hidden: 
         let (number, first) = (task / most, task % most * step);
         let expert = experts.get(number);
         let rows = first..expert.gate_proj.rows().min(first + step);
-        hidden_rows(isa, &expert, number, rows, inputs, &writer);
+        let then = match number + 1 {
+            _ if rows.end < expert.gate_proj.rows() => RowStart::of(expert.gate_proj, rows.end),
+            next if next < experts.count => RowStart::of(experts.get(next).gate_proj, 0),
+            _ => RowStart::NOWHERE,
+        };
+        with_outputs(|outputs| hidden_rows(isa, (number, &expert), rows, then, inputs, outputs, &writer));
     });
 }
 
-/// Some columns of an expert's hidden rows, for all its tokens.
+/// Some columns of an expert's hidden rows, for all its tokens; `then` is what the thread will read next.
 fn hidden_rows(
     isa: Isa,
-    expert: &Expert<'_>,
-    number: usize,
+    (number, expert): (usize, &Expert<'_>),
     rows: Range<usize>,
+    then: RowStart,
     inputs: &Inputs,
+    [gates, ups]: &mut [Outputs; 2],
     writer: &Writer<'_>,
 ) {
+    let Expert { gate_proj, up_proj, segment, .. } = *expert;
     let form = Form::of(inputs.precision(), expert.down_proj);
-    let (mut gates, mut ups) = ([0.0; ROWS * TOKENS], [0.0; ROWS * TOKENS]);
-    for block in output_blocks(inputs, expert.gate_proj, expert.segment, rows) {
-        block_product(isa, expert.gate_proj, &block, inputs, expert.segment, &mut gates);
-        block_product(isa, expert.up_proj, &block, inputs, expert.segment, &mut ups);
+    for block in output_blocks(inputs, gate_proj, segment, rows.clone()) {
+        block_product(isa, gate_proj, &block, RowStart::of(up_proj, block.row), inputs, segment, gates);
+        let then = if block.end() < rows.end { RowStart::of(gate_proj, block.end()) } else { then };
+        block_product(isa, up_proj, &block, then, inputs, segment, ups);
         let rows = gates.chunks_exact_mut(ROWS).zip(ups.chunks_exact(ROWS)).take(block.tokens);
         for (t, (gate, up)) in rows.enumerate() {
             let (gate, up) = (&mut gate[..block.rows], &up[..block.rows]);
@@ -126,26 +134,32 @@ fn down(pool: &Pool, experts: &Experts<'_, '_>, hidden: &Inputs, out: &mut [f32]
     let (out, isa) = (Disjoint::new(out), isa());
     pool.run(rows.div_ceil(step), |task| {
         let rows = task * step..rows.min((task + 1) * step);
-        let mut sums = [0.0; ROWS * TOKENS];
-        for (number, expert) in experts.iter().enumerate() {
-            down_rows(isa, &expert, number, rows.clone(), hidden, &mut sums, &out);
-        }
+        with_outputs(|[sums, _]| {
+            for (number, expert) in experts.iter().enumerate() {
+                let then = match number + 1 {
+                    next if next < experts.count => RowStart::of(experts.get(next).down_proj, rows.start),
+                    _ => RowStart::of(experts.get(0).down_proj, rows.end),
+                };
+                down_rows(isa, (number, &expert), rows.clone(), then, hidden, sums, &out);
+            }
+        });
     });
 }
 
-/// Some columns of the output take an expert's share; `sums` is scratch.
+/// Some columns of the output take an expert's share; `then` is what the thread will read next, `sums` is scratch.
 fn down_rows(
     isa: Isa,
-    expert: &Expert<'_>,
-    number: usize,
+    (number, expert): (usize, &Expert<'_>),
     rows: Range<usize>,
+    then: RowStart,
     hidden: &Inputs,
     sums: &mut Outputs,
     out: &Disjoint<f32>,
 ) {
     let width = expert.down_proj.rows();
-    for block in output_blocks(hidden, expert.down_proj, number, rows) {
-        block_product(isa, expert.down_proj, &block, hidden, number, sums);
+    for block in output_blocks(hidden, expert.down_proj, number, rows.clone()) {
+        let then = if block.end() < rows.end { RowStart::of(expert.down_proj, block.end()) } else { then };
+        block_product(isa, expert.down_proj, &block, then, hidden, number, sums);
         for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
             let place = block.token + t;
             let (token, weight) = match expert.share {

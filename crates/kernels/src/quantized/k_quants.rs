@@ -9,6 +9,17 @@ use super::groups::{Halves, HalvesWithMin, Plain, Sink, WithMin};
 use super::lanes::{Lanes, Rows};
 use crate::ggml::IQ4;
 
+/// The statements once for each number, which is a constant in them: shifts by constants, and no array that is indexed
+/// by what only runs know, are what keeps codes in registers.
+macro_rules! unrolled {
+    ($name:ident in $($number:literal),+ => $body:block) => {
+        $({
+            const $name: usize = $number;
+            $body
+        })+
+    };
+}
+
 /// Scales and minima of Q4_K and Q5_K: 6 bits each.
 struct ScalesAndMins<L: Lanes> {
     scale: L::Float,
@@ -101,14 +112,14 @@ impl Format for Q4K {
         let at = Self::BYTES * block;
         // SAFETY: a block has 144 bytes.
         let factors = ScalesAndMins::<L>::new(unsafe { L::load_16(&rows.blocks, at) });
-        for run in 0..4 {
+        unrolled!(RUN in 0, 1, 2, 3 => {
             // SAFETY: as above.
-            let bytes = unsafe { load_32::<L>(rows, at + 16 + 32 * run) };
-            for part in 0..2 {
-                let (scale, min) = factors.group(2 * run + part);
-                sink.take(WithMin { codes: bits::<L>(bytes, 4 * part as u32, 15), scale, min });
-            }
-        }
+            let bytes = unsafe { load_32::<L>(rows, at + 16 + 32 * RUN) };
+            unrolled!(PART in 0, 1 => {
+                let (scale, min) = factors.group(2 * RUN + PART);
+                sink.take(WithMin { codes: bits::<L>(bytes, 4 * PART as u32, 15), scale, min });
+            });
+        });
     }
 }
 
@@ -126,16 +137,16 @@ impl Format for Q5K {
         // SAFETY: a block has 176 bytes.
         let (factors, fifth) =
             unsafe { (ScalesAndMins::<L>::new(L::load_16(&rows.blocks, at)), load_32::<L>(rows, at + 16)) };
-        for run in 0..4 {
+        unrolled!(RUN in 0, 1, 2, 3 => {
             // SAFETY: as above.
-            let bytes = unsafe { load_32::<L>(rows, at + 48 + 32 * run) };
-            for part in 0..2 {
-                let group = 2 * run + part;
-                let (scale, min) = factors.group(group);
-                let low = bits::<L>(bytes, 4 * part as u32, 15);
-                sink.take(WithMin { codes: joined::<L>(low, fifth, group as u32, 4, 0x10), scale, min });
-            }
-        }
+            let bytes = unsafe { load_32::<L>(rows, at + 48 + 32 * RUN) };
+            unrolled!(PART in 0, 1 => {
+                let (scale, min) = factors.group(2 * RUN + PART);
+                let low = bits::<L>(bytes, 4 * PART as u32, 15);
+                let codes = joined::<L>(low, fifth, (2 * RUN + PART) as u32, 4, 0x10);
+                sink.take(WithMin { codes, scale, min });
+            });
+        });
     }
 }
 
@@ -153,19 +164,19 @@ impl Format for Q6K {
         // SAFETY: a block has 210 bytes.
         let (half_scales, scale) =
             unsafe { (L::load_16(&rows.blocks, at + 192), L::load_f16(&rows.blocks, at + 208)) };
-        for side in 0..2 {
-            // SAFETY: as above.
-            let (low, high) = unsafe {
-                let low = [load_32::<L>(rows, at + 64 * side), load_32::<L>(rows, at + 64 * side + 32)];
-                (low, load_32::<L>(rows, at + 128 + 32 * side))
-            };
-            for pass in 0..4 {
-                let (group, shift) = (4 * side + pass, 4 * (pass / 2) as u32);
+        unrolled!(SIDE in 0, 1 => {
+            unrolled!(PASS in 0, 1, 2, 3 => {
+                // SAFETY: as above.
+                let (low, high) = unsafe {
+                    let low = load_32::<L>(rows, at + 64 * SIDE + 32 * (PASS % 2));
+                    (low, load_32::<L>(rows, at + 128 + 32 * SIDE))
+                };
+                let (group, shift) = (4 * SIDE + PASS, 4 * (PASS / 2) as u32);
                 let place = 2 * (group % 2) as u32;
-                let codes = joined::<L>(bits::<L>(low[pass % 2], shift, 15), high, 2 * pass as u32, 4, 0x30);
+                let codes = joined::<L>(bits::<L>(low, shift, 15), high, 2 * PASS as u32, 4, 0x30);
                 sink.take(scaled_halves(codes, half_scales[group / 2], place, 5, scale));
-            }
-        }
+            });
+        });
     }
 }
 
