@@ -20,19 +20,15 @@ mod k_quants;
 mod lanes;
 mod scalar;
 
-use bytes::Bytes;
-
 use crate::ggml::GgmlType;
 use crate::interleaved::Interleaved;
 use crate::isa::Isa;
-use crate::matrix::{INT4_GROUP, Matrix, Storage};
+use crate::matrix::{Matrix, Storage};
 use crate::prefetch::RowStart;
 use activations::{Block, Order};
 use ahead::{Ahead, Fetching};
 use groups::{Group, Sink};
 use lanes::{Lanes, ROWS, Rows};
-use std::mem::MaybeUninit;
-use std::ops::Range;
 
 /// Most weight rows and tokens of one [`product`].
 pub(crate) const MOST_ROWS: usize = 32;
@@ -68,7 +64,8 @@ pub(crate) fn codes_of(w: &Matrix) -> Option<Order> {
     }
 }
 
-/// `out[t * MOST_ROWS + r]`, the dot product of token `t` and weight row `piece.row + r`.
+/// `out[t * MOST_ROWS + r]`, the dot product of token `t` and weight row `piece.row + r`; what is behind the last row, up
+/// to a multiple of eight, has no meaning.
 pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
     check(piece);
     match piece.w.storage() {
@@ -180,17 +177,19 @@ trait Format {
 
 #[inline(always)]
 fn whole<L: Lanes, F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+    let row_bytes = [F::BYTES, F::SCALE_BYTES].map(|bytes| blocks_per_row::<F>(piece.w) * bytes);
+    let mut start = RowStart::of(piece.w, piece.row);
     for first in (0..piece.rows).step_by(ROWS) {
         let here = ROWS.min(piece.rows - first);
-        let rows = rows_of::<F>(piece.w, piece.row + first, here);
-        let ahead = Ahead::new::<L, F>(piece, &rows, first + ROWS < piece.rows);
+        let rows = rows_of::<L>(start, row_bytes, here);
+        start = start.offset(row_bytes.map(|bytes| ROWS * bytes));
+        let ahead =
+            Ahead::new::<L, F>(piece, &rows, if first + ROWS < piece.rows { start } else { piece.then });
         // SAFETY: `check` and `Matrix::new` have compared all sizes; the rows are those of the matrix.
         unsafe {
             match piece.tokens {
-                1 => {
-                    out[first..first + here].copy_from_slice(&one_token::<L, F>(piece, &rows, ahead)[..here])
-                }
-                _ => several_tokens::<L, F>(piece, &rows, ahead, first..first + here, out),
+                1 => out[first..first + ROWS].copy_from_slice(&one_token::<L, F>(piece, &rows, ahead)),
+                _ => several_tokens::<L, F>(piece, &rows, ahead, &mut out[first..]),
             }
         }
     }
@@ -212,37 +211,22 @@ unsafe fn one_token<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows, ahead: 
     L::store(sink.sink.sum)
 }
 
-/// Eight rows against all tokens, from blocks unpacked into the first-level cache.
+/// Eight rows against all tokens: unpacked weights stay in registers.
 ///
 /// # Safety
 /// `rows` are whole rows of the piece's matrix, and [`check`] has seen the piece.
 #[inline(always)]
-unsafe fn several_tokens<L: Lanes, F: Format>(
-    piece: &Piece<'_>,
-    rows: &Rows,
-    ahead: Ahead,
-    places: Range<usize>,
-    out: &mut [f32; MOST_ROWS * MOST_TOKENS],
-) {
+unsafe fn several_tokens<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows, ahead: Ahead, out: &mut [f32]) {
     let mut sums = [L::zero(); MOST_TOKENS];
-    let keep = Keep { groups: [const { MaybeUninit::uninit() }; MOST_GROUPS], len: 0 };
-    let mut unpacked = Fetching::<L, F, _>::new(keep, ahead);
+    let multiply = MultiplyAll::<L> { x: piece.x, stride: piece.stride, sums: &mut sums[..piece.tokens] };
+    let mut sink = Fetching::<L, F, _>::new(multiply, ahead);
     for block in 0..blocks_per_row::<F>(piece.w) {
-        unpacked.ahead.turn_to::<F>(block);
-        unpacked.sink.len = 0;
+        sink.ahead.turn_to::<F>(block);
         // SAFETY: by the caller's promise.
-        unsafe { F::unpack::<L>(rows, block, &mut unpacked) };
-        for (g, group) in unpacked.sink.groups.iter().enumerate().take(F::GROUPS) {
-            // SAFETY: `unpack` has handed over `F::GROUPS` groups.
-            let group: &F::Group<L> = unsafe { group.assume_init_ref() };
-            let x = &piece.x[(block * F::GROUPS + g) * piece.stride..][..piece.tokens];
-            for (x, sum) in x.iter().zip(sums.iter_mut()) {
-                *sum = group.multiply(x, *sum);
-            }
-        }
+        unsafe { F::unpack::<L>(rows, block, &mut sink) };
     }
-    for (out, sums) in out.chunks_exact_mut(MOST_ROWS).zip(&sums).take(piece.tokens) {
-        out[places.clone()].copy_from_slice(&L::store(*sums)[..places.len()]);
+    for (out, sums) in out.chunks_mut(MOST_ROWS).zip(&sums).take(piece.tokens) {
+        out[..ROWS].copy_from_slice(&L::store(*sums));
     }
 }
 
@@ -267,39 +251,33 @@ impl<L: Lanes, G: Group<L>> Sink<G> for Multiply<L> {
     }
 }
 
-/// Keeps the groups of a block for several tokens.
-struct Keep<G> {
-    groups: [MaybeUninit<G>; MOST_GROUPS],
-    len: usize,
+/// Multiplies each group with all tokens.
+struct MultiplyAll<'a, L: Lanes> {
+    x: &'a [Block],
+    stride: usize,
+    sums: &'a mut [L::Float],
 }
 
-impl<G> Sink<G> for Keep<G> {
+impl<L: Lanes, G: Group<L>> Sink<G> for MultiplyAll<'_, L> {
     #[inline(always)]
     fn take(&mut self, group: G) {
-        self.groups[self.len].write(group);
-        self.len += 1;
+        for (x, sum) in self.x.iter().zip(self.sums.iter_mut()) {
+            *sum = group.multiply(x, *sum);
+        }
+        self.x = self.x.get(self.stride..).unwrap_or_default();
     }
 }
 
 /// Where eight rows begin; past the last one it is repeated, and its results are not used. Rows in panels begin where
 /// their panel does.
-fn rows_of<F: Format>(w: &Matrix, first: usize, count: usize) -> Rows {
-    let starts = |bytes: &[u8], per_row: usize| -> [*const u8; ROWS] {
-        std::array::from_fn(|r| bytes[(first + r.min(count - 1)) * per_row..].as_ptr())
-    };
-    match w.storage() {
-        Storage::Int4 { packed, scale } => Rows {
-            blocks: starts(packed, blocks_per_row::<F>(w) * F::BYTES),
-            scales: starts(scale, w.cols() / INT4_GROUP * 2),
-        },
-        Storage::Ggml { blocks, .. } => {
-            let blocks = starts(blocks, blocks_per_row::<F>(w) * F::BYTES);
-            Rows { blocks, scales: blocks }
+#[inline(always)]
+fn rows_of<L: Lanes>(start: RowStart, row_bytes: [usize; 2], count: usize) -> Rows {
+    let (mut blocks, mut scales) = ([start.codes; ROWS], [start.scales; ROWS]);
+    if !L::PANELS {
+        for r in 1..ROWS {
+            let row = start.offset(row_bytes.map(|bytes| r.min(count - 1) * bytes));
+            (blocks[r], scales[r]) = (row.codes, row.scales);
         }
-        Storage::Interleaved { blocks, scale, .. } => {
-            let panel = |bytes: &Bytes| [bytes[first * (bytes.len() / w.rows())..].as_ptr(); ROWS];
-            Rows { blocks: panel(blocks), scales: panel(scale) }
-        }
-        _ => Rows { blocks: [std::ptr::null(); ROWS], scales: [std::ptr::null(); ROWS] },
     }
+    Rows { blocks, scales }
 }

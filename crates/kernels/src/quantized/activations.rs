@@ -43,12 +43,21 @@ pub(crate) fn quantize(x: &[f32; BLOCK], order: Order) -> Block {
     /// 1.5 x 2^23: adding it rounds to a whole number, which then sits in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     let factor = 127.0 / largest;
-    let natural: [i8; BLOCK] = std::array::from_fn(|i| (x[i] * factor + ROUND).to_bits() as i8);
-    let codes = match order {
-        Order::Natural => natural,
-        Order::EvenOdd => std::array::from_fn(|i| natural[2 * i % BLOCK + 2 * i / BLOCK]),
-    };
-    let sum = |half: usize| codes[16 * half..16 * half + 16].iter().map(|code| i16::from(*code)).sum();
+    // Whole numbers of 32 bits and plain loops: those become vectors.
+    let (mut rounded, mut codes) = ([0i32; BLOCK], [0i8; BLOCK]);
+    for i in 0..BLOCK {
+        rounded[i] = ((x[i] * factor + ROUND).to_bits() << 24) as i32 >> 24;
+    }
+    if order == Order::EvenOdd {
+        let natural = rounded;
+        for i in 0..BLOCK / 2 {
+            (rounded[i], rounded[i + BLOCK / 2]) = (natural[2 * i], natural[2 * i + 1]);
+        }
+    }
+    for i in 0..BLOCK {
+        codes[i] = rounded[i] as i8;
+    }
+    let sum = |half: usize| rounded[16 * half..16 * half + 16].iter().sum::<i32>() as i16;
     let sums: [i16; 2] = [sum(0), sum(1)];
     Block { codes, scale, scaled_sum: scale * f32::from(sums[0] + sums[1]), sums }
 }

@@ -34,13 +34,12 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// `more` says whether the piece has rows behind these.
+    /// `then` is what is read after these eight rows.
     #[inline(always)]
-    pub(super) fn new<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows, more: bool) -> Ahead {
+    pub(super) fn new<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows, then: RowStart) -> Ahead {
         let rounds = piece.w.cols() / (MOST_GROUPS * activations::BLOCK);
         let here = RowStart { codes: rows.blocks[0], scales: rows.scales[0] };
         let row = [part_bytes(F::BYTES, F::GROUPS), part_bytes(F::SCALE_BYTES, F::GROUPS)];
-        let then = if more { here.offset(row.map(|bytes| ROWS * rounds * bytes)) } else { piece.then };
         let distance = DISTANCE.div_ceil(ROWS * row[0]).min(rounds);
         let (distance, step, part_bytes) = match L::PANELS {
             true => (distance, ROWS, row),

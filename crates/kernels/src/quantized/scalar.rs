@@ -1,4 +1,5 @@
-//! The eight rows as arrays: what every machine runs, and the twin that the others are tested against.
+//! The eight rows as arrays: what every machine runs, and the twin that the others are tested against. Its operations are
+//! called, not copied into every format's unrolled unpacking, which would take long to compile.
 
 use super::activations::{BLOCK, Block};
 use super::lanes::{Lanes, ROWS};
@@ -51,6 +52,7 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
     type Int = Ints;
     type Float = Floats;
 
+    #[inline(never)]
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_16(rows: &[*const u8; ROWS], at: usize) -> [Ints; 4] {
         // SAFETY: by the caller's promise.
@@ -69,6 +71,7 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         unsafe { bytes::<2, PANELS>(rows, at, 0) }.map(|bytes| u32::from(u16::from_le_bytes(bytes)))
     }
 
+    #[inline(never)]
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn load_f16(rows: &[*const u8; ROWS], at: usize) -> Floats {
         // SAFETY: by the caller's promise.
@@ -83,18 +86,22 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         [bits; ROWS]
     }
 
+    #[inline(never)]
     fn and(a: Ints, b: Ints) -> Ints {
         each(a, b, |a, b| a & b)
     }
 
+    #[inline(never)]
     fn or(a: Ints, b: Ints) -> Ints {
         each(a, b, |a, b| a | b)
     }
 
+    #[inline(never)]
     fn shift_left(a: Ints, bits: u32) -> Ints {
         a.map(|a| a << bits)
     }
 
+    #[inline(never)]
     fn shift_right(a: Ints, bits: u32) -> Ints {
         a.map(|a| a >> bits)
     }
@@ -110,14 +117,17 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         each(a, b, u32::wrapping_sub)
     }
 
+    #[inline(never)]
     fn look_up(table: &[i8; 16], codes: Ints) -> Ints {
         codes.map(|codes| u32::from_le_bytes(codes.to_le_bytes().map(|code| table[code as usize & 15] as u8)))
     }
 
+    #[inline(never)]
     fn fifth_bits(bits: Ints, first: u32) -> Ints {
         bits.map(|bits| u32::from_le_bytes([0, 1, 2, 3].map(|i| (bits >> (first + i) & 1) as u8 * 16)))
     }
 
+    #[inline(never)]
     fn two_i16(bytes: Ints, places: [u32; 2], shift: u32) -> Ints {
         let byte =
             |bytes: u32, place: u32| u32::from((i16::from((bytes >> (8 * place)) as i8) << shift) as u16);
@@ -148,6 +158,7 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         std::array::from_fn(|r| a[r].mul_add(b, c[r]))
     }
 
+    #[inline(never)]
     fn fma_scaled(a: Ints, b: Floats, x: f32, c: Floats) -> Floats {
         std::array::from_fn(|r| (a[r] as i32 as f32).mul_add(b[r] * x, c[r]))
     }
@@ -156,11 +167,13 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         a
     }
 
+    #[inline(never)]
     fn dot<const BITS: u32>(codes: &[Ints; 8], x: &[i8; BLOCK]) -> Ints {
         let product = |r: usize, i: usize| code::<BITS>(codes[i / 4][r], i % 4) * i32::from(x[i]);
         std::array::from_fn(|r| (0..BLOCK).map(|i| product(r, i)).sum::<i32>() as u32)
     }
 
+    #[inline(never)]
     fn dot_scaled<const BITS: u32>(codes: &[Ints; 8], x: &[i8; BLOCK], scales: &[Ints; 2]) -> Ints {
         let product = |r: usize, i: usize| {
             halves(scales[i / 16][r])[0] * code::<BITS>(codes[i / 4][r], i % 4) * i32::from(x[i])
@@ -168,6 +181,7 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         std::array::from_fn(|r| (0..BLOCK).map(|i| product(r, i)).sum::<i32>() as u32)
     }
 
+    #[inline(never)]
     fn dot_sums(factors: Ints, x: &Block) -> Ints {
         factors.map(|factors| {
             let [a, b] = halves(factors);
