@@ -71,19 +71,19 @@ trait Vectors {
     fn store(a: Self::Lanes) -> Sum;
 }
 
-/// One to four tokens; the fewer, the more rows at once.
+/// One to four tokens; the fewer, the more rows at once, of FP8 fewer: its widening needs registers too.
 #[inline(always)]
 fn by_tokens<V: Vectors>(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
     match piece.tokens {
-        1 => by_format::<V, 4, 1>(piece, out, out_stride),
-        2 => by_format::<V, 2, 2>(piece, out, out_stride),
-        3 => by_format::<V, 1, 3>(piece, out, out_stride),
-        _ => by_format::<V, 1, MOST_TOKENS>(piece, out, out_stride),
+        1 => by_format::<V, 4, 2, 1>(piece, out, out_stride),
+        2 => by_format::<V, 2, 1, 2>(piece, out, out_stride),
+        3 => by_format::<V, 1, 1, 3>(piece, out, out_stride),
+        _ => by_format::<V, 1, 1, MOST_TOKENS>(piece, out, out_stride),
     }
 }
 
 #[inline(always)]
-fn by_format<V: Vectors, const R: usize, const T: usize>(
+fn by_format<V: Vectors, const R: usize, const FP8_R: usize, const T: usize>(
     piece: &Piece<'_>,
     out: &mut [f32],
     out_stride: usize,
@@ -94,7 +94,7 @@ fn by_format<V: Vectors, const R: usize, const T: usize>(
         Storage::Bf16(bytes) => panels::<V, Bf16, R, T>(piece, &Bf16, bytes, out, out_stride),
         Storage::Fp8 { weight, scale_inv, first_row } => {
             let format = E4m3 { scale_inv, first_row: *first_row, cols: piece.w.cols() };
-            panels::<V, E4m3<'_>, R, T>(piece, &format, weight, out, out_stride)
+            panels::<V, E4m3<'_>, FP8_R, T>(piece, &format, weight, out, out_stride)
         }
         Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. } => {
             unreachable!("{} is not a format of floats", piece.w.format())
@@ -276,12 +276,19 @@ fn panel<V: Vectors, F: Format, const R: usize, const T: usize>(
             let x_tile = &piece.x[first / TILE * piece.stride + t * TILE + first % TILE..];
             *x = x_tile[..len.next_multiple_of(LANES)].as_chunks().0;
         }
-        let direct = if direct { len / LANES } else { 0 };
-        block.add::<V, F>(&mut sums, direct);
-        block.add_any::<V, F>(&mut sums, direct);
+        match block.whole::<F>() {
+            Some((rows, x)) if direct => block.add_whole::<V, F>(&rows, &x, &mut sums),
+            _ => block.add_any::<V, F>(&mut sums),
+        }
     }
     sums
 }
+
+/// Groups in a whole block.
+const GROUPS: usize = FP8_BLOCK / LANES;
+
+/// What [`Block::whole`] gives.
+type Whole<'a, G, const R: usize, const T: usize> = ([&'a [G; GROUPS]; R], [&'a [[f32; LANES]; GROUPS]; T]);
 
 /// Up to 128 columns of some rows and tokens.
 struct Block<'a, const R: usize, const T: usize> {
@@ -292,18 +299,29 @@ struct Block<'a, const R: usize, const T: usize> {
 }
 
 impl<const R: usize, const T: usize> Block<'_, R, T> {
-    /// The first `count` groups of 16 columns. All slices get that length before the loop, so that none is checked in it.
+    /// Rows and tokens of a block that has all its columns, their lengths known to the compiler: nothing is checked in
+    /// the loop over them.
     #[inline(always)]
-    fn add<V: Vectors, F: Format>(&self, sums: &mut [[V::Lanes; R]; T], count: usize) {
-        let mut rows: [&[F::Group]; R] = [&[]; R];
-        let mut x = self.x;
+    fn whole<F: Format>(&self) -> Option<Whole<'_, F::Group, R, T>> {
+        let first = (F::groups(self.rows[0]).first_chunk()?, self.x[0].first_chunk()?);
+        let (mut rows, mut x) = ([first.0; R], [first.1; T]);
         for r in 0..R {
-            rows[r] = &F::groups(self.rows[r])[..count];
+            rows[r] = F::groups(self.rows[r]).first_chunk()?;
         }
-        for x in &mut x {
-            *x = &x[..count];
+        for t in 0..T {
+            x[t] = self.x[t].first_chunk()?;
         }
-        for k in 0..count {
+        Some((rows, x))
+    }
+
+    #[inline(always)]
+    fn add_whole<V: Vectors, F: Format>(
+        &self,
+        rows: &[&[F::Group; GROUPS]; R],
+        x: &[&[[f32; LANES]; GROUPS]; T],
+        sums: &mut [[V::Lanes; R]; T],
+    ) {
+        for k in 0..GROUPS {
             for r in 0..R {
                 let w = F::widen::<V>(&rows[r][k], self.scales[r]);
                 for t in 0..T {
@@ -313,10 +331,10 @@ impl<const R: usize, const T: usize> Block<'_, R, T> {
         }
     }
 
-    /// What follows them, of which the last group may be short.
+    /// Any numbers and any columns; the last group may be short.
     #[inline(always)]
-    fn add_any<V: Vectors, F: Format>(&self, sums: &mut [[V::Lanes; R]; T], count: usize) {
-        for k in count..self.x[0].len() {
+    fn add_any<V: Vectors, F: Format>(&self, sums: &mut [[V::Lanes; R]; T]) {
+        for k in 0..self.x[0].len() {
             for r in 0..R {
                 let bytes = &self.rows[r][k * LANES * F::BYTES..];
                 let w = F::widen_any::<V>(&bytes[..bytes.len().min(LANES * F::BYTES)], self.scales[r]);
