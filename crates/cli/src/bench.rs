@@ -23,7 +23,7 @@ use k2_model::{KimiK2, Precision};
 use k2_weights::Checkpoint;
 
 use crate::loading_bar::LoadingBar;
-use crate::repack::RepackArgs;
+use crate::repack::{Large, RepackArgs};
 use crate::{bench_serve, json_lines};
 use case::Case;
 use peer::Peer;
@@ -142,7 +142,7 @@ impl BenchArgs {
         };
         let precision = if self.exact { Precision::Exact } else { Precision::Fast };
         let mut model = KimiK2 { precision, ..model };
-        self.repack.apply(&mut model, &bar)?;
+        self.repack.apply(&mut model, Large::AtOnce, &bar)?;
         Ok(model)
     }
 

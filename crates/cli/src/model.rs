@@ -16,7 +16,7 @@ use k2_weights::Checkpoint;
 
 use crate::cache::CacheArgs;
 use crate::loading_bar::LoadingBar;
-use crate::repack::RepackArgs;
+use crate::repack::{Large, RepackArgs};
 use crate::{embedded, tokenizer};
 
 /// How long a program waits for its prefix store at the end.
@@ -94,8 +94,8 @@ impl Model {
         let bar = LoadingBar::new();
         let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
         let mut model = KimiK2 { precision: self.precision, ..model };
-        self.repack.apply(&mut model, &bar)?;
-        let options = EngineOptions { context_tokens: self.context_tokens, ..options };
+        let interleave = self.repack.apply(&mut model, Large::Later, &bar)?;
+        let options = EngineOptions { context_tokens: self.context_tokens, interleave, ..options };
         let store = self.cache.prefix_store(&self.checkpoint);
         Ok(Engine::start_with(model, self.cache.engine_options(options), store.as_ref())?)
     }

@@ -7,14 +7,20 @@ use k2_model::{KimiK2, Precision};
 
 use crate::loading_bar::LoadingBar;
 
-/// Without a wish, weights are rearranged that take no more than this part of the memory that is free.
-const SHARE: u64 = 4;
+/// Without a wish, weights are rearranged while a model loads that take no more than this part of the free memory: a
+/// start stays a matter of seconds.
+const AT_ONCE: u64 = 4;
+
+/// The most that they may take: so many tenths of the free memory, and as the mapped pages that they came from are given
+/// back, no more is needed.
+const MOST: u64 = 7;
 
 /// What the command line says of it.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct RepackArgs {
-    /// Rearrange quantised weights in memory of their own: faster, with the same results
-    /// [default: if they take up to a quarter of the free memory].
+    /// Rearrange quantised weights in memory of their own before anything else: faster, with the same results
+    /// [default: if they take up to 0.7 of the free memory; of more than a quarter of it while no request is computed,
+    /// and for a tenth of the time otherwise; `k2 bench` does so at once].
     #[arg(long, conflicts_with_all = ["no_repack", "exact"])]
     repack: bool,
     /// Leave all weights in the mapped file.
@@ -22,14 +28,27 @@ pub(crate) struct RepackArgs {
     no_repack: bool,
 }
 
+/// When it is done, where the command line does not say so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Large {
+    /// Before anything else.
+    AtOnce,
+    /// By the engine, while it has nothing else to do.
+    Later,
+}
+
 impl RepackArgs {
-    /// Rearranges the weights, if that is wanted.
-    pub(crate) fn apply(self, model: &mut KimiK2, bar: &LoadingBar) -> Result<(), String> {
+    /// Rearranges the weights, if that is wanted; whether it is left to the engine.
+    pub(crate) fn apply(self, model: &mut KimiK2, large: Large, bar: &LoadingBar) -> Result<bool, String> {
         if self.no_repack || model.precision == Precision::Exact {
-            return Ok(());
+            return Ok(false);
         }
         let free = available_memory();
-        let most = if self.repack { free.unwrap_or(u64::MAX) } else { free.unwrap_or(0) / SHARE };
+        let most = if self.repack { free.unwrap_or(u64::MAX) } else { free.unwrap_or(0) / 10 * MOST };
+        let needed = model.interleaved_bytes();
+        if !self.repack && large == Large::Later && needed > free.unwrap_or(0) / AT_ONCE {
+            return Ok(needed <= most);
+        }
         match model.interleave(most, &mut |done, of| bar.repacked(done, of)) {
             Err(TooLarge { needed, most }) if self.repack => Err(format!(
                 "--repack takes {:.1} GB, {:.1} GB are free; without it weights stay in the mapped file",
@@ -40,7 +59,7 @@ impl RepackArgs {
                 Err("--repack: no weights of this model have whole panels of INT4, Q4_K, Q5_K, Q6_K or Q8_0"
                     .into())
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use k2_model::interleave::Interleaving;
 use k2_model::{Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
 use crate::caught::caught;
@@ -35,7 +36,16 @@ pub(crate) struct Worker {
     scheduler: Scheduler,
     limits: Arc<Limits>,
     counters: Arc<Counters>,
+    /// None: the weights stay as they are, or are all rearranged.
+    interleaving: Option<Interleaving>,
+    /// Computed since weights were last rearranged.
+    computed: Duration,
+    /// What rearranging took the last time.
+    rearranged: Duration,
 }
+
+/// The part of the time in which weights are rearranged while somebody waits is one in so many.
+const SHARE: u32 = 10;
 
 impl Worker {
     pub(crate) fn new(
@@ -49,6 +59,9 @@ impl Worker {
             cache: KvCache::new(&model.config, blocks, limits.cache_dtype),
             scheduler: Scheduler::new(Arc::clone(&limits), blocks, store, Arc::clone(&counters)),
             scratch: Scratch::default(),
+            interleaving: limits.interleave.then(Interleaving::default),
+            computed: Duration::ZERO,
+            rearranged: Duration::ZERO,
             limits,
             counters,
             model,
@@ -63,7 +76,12 @@ impl Worker {
             let loading = self.scheduler.take_loaded(&mut self.cache);
             let parts = self.scheduler.schedule();
             if !parts.is_empty() {
+                let began = Instant::now();
                 self.step(&parts);
+                self.computed += began.elapsed();
+                if self.computed >= SHARE * self.rearranged {
+                    self.interleave();
+                }
             } else if loading {
                 // The reader wakes this thread; a request that comes meanwhile waits for no longer.
                 thread::park_timeout(LOADING);
@@ -74,10 +92,15 @@ impl Worker {
 
     /// Takes what has come; waits for something if there is nothing to compute. False: nothing will ever come.
     fn listen(&mut self, inbox: &Receiver<Command>) -> bool {
-        if self.scheduler.is_idle() {
-            match inbox.recv() {
+        while self.scheduler.is_idle() {
+            match inbox.try_recv() {
                 Ok(command) => self.take(command),
-                Err(_) => return false,
+                Err(TryRecvError::Empty) if self.interleaving.is_some() => self.interleave(),
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => match inbox.recv() {
+                    Ok(command) => self.take(command),
+                    Err(_) => return false,
+                },
             }
         }
         loop {
@@ -85,6 +108,17 @@ impl Worker {
                 Ok(command) => self.take(command),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
             }
+        }
+    }
+
+    /// Rearranges some weights; no result changes.
+    fn interleave(&mut self) {
+        if let Some(at) = &mut self.interleaving {
+            let began = Instant::now();
+            if !self.model.interleave_some(at) {
+                self.interleaving = None;
+            }
+            (self.computed, self.rearranged) = (Duration::ZERO, began.elapsed());
         }
     }
 

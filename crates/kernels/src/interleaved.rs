@@ -75,8 +75,10 @@ pub fn can_interleave(w: &Matrix) -> bool {
     Interleaved::of(w).is_some()
 }
 
-/// Rearranges the matrices that can be, into one new buffer in huge pages; the others stay as they are. Each thread
-/// takes its own.
+/// Parts that a matrix is cut into, so that all threads work on a large one.
+const PARTS: usize = 16;
+
+/// Rearranges the matrices that can be, into one new buffer in huge pages; the others stay as they are.
 pub fn interleave(pool: &Pool, matrices: &mut [&mut Matrix]) {
     let formats: Vec<Option<Interleaved>> = matrices.iter().map(|w| Interleaved::of(w)).collect();
     let mut end = 0;
@@ -85,16 +87,14 @@ pub fn interleave(pool: &Pool, matrices: &mut [&mut Matrix]) {
         starts.push(end);
         end += format.map_or(0, |_| w.stored_bytes());
     }
-    let mut buffer = Vec::with_capacity(end);
-    advise_huge_pages(buffer.spare_capacity_mut());
-    buffer.resize(end, 0);
+    let mut buffer = vec![0; end]; // zeros come from the system, page by page where they are first written
+    advise_huge_pages(&mut buffer);
     let out = Disjoint::new(&mut buffer);
     let sources: &[&mut Matrix] = matrices;
-    pool.run(sources.len(), |number| {
+    pool.run(sources.len() * PARTS, |task| {
+        let (number, part) = (task / PARTS, task % PARTS);
         if let Some(format) = formats[number] {
-            // SAFETY: the places of matrices do not overlap; the buffer outlives the loop.
-            let out = unsafe { out.slice(starts[number], sources[number].stored_bytes()) };
-            write(sources[number], format, out);
+            write(sources[number], format, part, &out, starts[number]);
         }
     });
     let buffer = Bytes::from(buffer);
@@ -105,22 +105,29 @@ pub fn interleave(pool: &Pool, matrices: &mut [&mut Matrix]) {
     }
 }
 
-/// Codes, then INT4's scales.
-fn write(w: &Matrix, format: Interleaved, out: &mut [u8]) {
+/// A part of a matrix: codes, and behind those of all parts INT4's scales.
+fn write(w: &Matrix, format: Interleaved, part: usize, out: &Disjoint<u8>, start: usize) {
     let (_, pieces) = format.block();
     match w.storage() {
         Storage::Int4 { packed, scale } => {
-            let (codes, scales) = out.split_at_mut(packed.len());
-            write_panels(packed, w.rows(), pieces, codes);
-            write_panels(scale, w.rows(), &[16], scales);
+            write_part(packed, w.rows(), part, pieces, out, start);
+            write_part(scale, w.rows(), part, &[16], out, start + packed.len());
         }
-        Storage::Ggml { blocks, .. } => write_panels(blocks, w.rows(), pieces, out),
+        Storage::Ggml { blocks, .. } => write_part(blocks, w.rows(), part, pieces, out, start),
         _ => {}
     }
 }
 
-fn write_panels(rows: &[u8], count: usize, pieces: &[usize], out: &mut [u8]) {
-    let row_len = rows.len() / count;
+fn write_part(bytes: &[u8], rows: usize, part: usize, pieces: &[usize], out: &Disjoint<u8>, start: usize) {
+    let (panels, row_len) = (rows / ROWS, bytes.len() / rows);
+    let cut = |part: usize| panels * part / PARTS * ROWS * row_len;
+    let here = cut(part)..cut(part + 1);
+    // SAFETY: the places of matrices and of their parts do not overlap; the buffer outlives the loop over them.
+    let out = unsafe { out.slice(start + here.start, here.len()) };
+    write_panels(&bytes[here], row_len, pieces, out);
+}
+
+fn write_panels(rows: &[u8], row_len: usize, pieces: &[usize], out: &mut [u8]) {
     for (panel, out) in rows.chunks_exact(ROWS * row_len).zip(out.chunks_exact_mut(ROWS * row_len)) {
         let mut at = 0;
         while at < row_len {
@@ -134,10 +141,24 @@ fn write_panels(rows: &[u8], count: usize, pieces: &[usize], out: &mut [u8]) {
 
 /// The piece of all eight rows that begins at byte `at` of each.
 fn write_piece(panel: &[u8], row_len: usize, at: usize, piece: usize, out: &mut [u8]) {
+    if let Some(out) = out.first_chunk_mut() {
+        return write_16(panel, row_len, at, out);
+    }
     let word = piece.min(WORD);
     for (round, out) in out.chunks_exact_mut(ROWS * word).enumerate() {
         for (row, out) in out.chunks_exact_mut(word).enumerate() {
             out.copy_from_slice(&panel[row * row_len + at + round * word..][..word]);
+        }
+    }
+}
+
+/// A piece of 16 bytes, which nearly all are, at the speed of memory.
+fn write_16(panel: &[u8], row_len: usize, at: usize, out: &mut [u8; 16 * ROWS]) {
+    for (row, bytes) in panel.chunks_exact(row_len).enumerate() {
+        if let Some(piece) = bytes[at..].first_chunk::<16>() {
+            for (round, word) in piece.as_chunks::<WORD>().0.iter().enumerate() {
+                out[(round * ROWS + row) * WORD..][..WORD].copy_from_slice(word);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use k2_kernels::Matrix;
 use k2_kernels::interleaved::{can_interleave, interleave};
+use k2_weights::release_mapped_pages;
 
 use crate::kimi_k2::KimiK2;
 use crate::layer::{FeedForward, Layer};
@@ -21,30 +22,76 @@ pub struct TooLarge {
     pub most: u64,
 }
 
+/// Bytes that are rearranged together.
+const TOGETHER: u64 = 64 << 20;
+
+/// Bytes after which the pages of the mapped originals are given back, so that not both forms are in memory.
+const KEPT: u64 = 512 << 20;
+
+/// How far the rearranging of a model has come: it may go on between steps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Interleaving {
+    layer: usize,
+    matrix: usize,
+    kept: u64,
+}
+
 impl KimiK2 {
     /// Puts rows side by side, in memory of their own of at most so many bytes. No number changes, nor does any
     /// result. `progress` hears, layer by layer, how many of how many are done. Returns how many bytes were rearranged.
     pub fn interleave(&mut self, most: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<u64, TooLarge> {
-        let needed = self.layers.iter_mut().map(|layer| bytes(&matrices(layer))).sum::<u64>();
-        let needed = needed + bytes(&[&mut self.lm_head]);
+        let needed = self.interleaved_bytes();
         if needed > most {
             return Err(TooLarge { needed, most });
         }
-        let count = self.layers.len();
-        for (number, layer) in self.layers.iter_mut().enumerate() {
-            progress(number, count);
-            interleave(&self.pool, &mut matrices(layer));
+        let (mut at, mut done, count) = (Interleaving::default(), 0, self.layers.len());
+        progress(0, count);
+        while self.interleave_some(&mut at) {
+            if done < at.layer.min(count) {
+                done = at.layer;
+                progress(done, count);
+            }
         }
-        interleave(&self.pool, &mut [&mut self.lm_head]);
-        progress(count, count);
         Ok(needed)
+    }
+
+    /// What [`KimiK2::interleave`] would take now.
+    pub fn interleaved_bytes(&mut self) -> u64 {
+        let KimiK2 { layers, lm_head, .. } = self;
+        let of_layer = |layer| matrices(layer).iter().map(|w| bytes(w)).sum::<u64>();
+        layers.iter_mut().map(of_layer).sum::<u64>() + bytes(lm_head)
+    }
+
+    /// The next 64 MB or so, whatever memory there is; false when all is done.
+    pub fn interleave_some(&mut self, at: &mut Interleaving) -> bool {
+        let KimiK2 { layers, lm_head, pool, .. } = self;
+        let count = layers.len();
+        let mut matrices = match layers.get_mut(at.layer) {
+            Some(layer) => matrices(layer),
+            None if at.layer == count => vec![lm_head],
+            None => return false,
+        };
+        let (first, mut together) = (at.matrix, 0);
+        while at.matrix < matrices.len() && together < TOGETHER {
+            together += bytes(matrices[at.matrix]);
+            at.matrix += 1;
+        }
+        interleave(pool, &mut matrices[first..at.matrix]);
+        if at.matrix == matrices.len() {
+            (at.layer, at.matrix) = (at.layer + 1, 0);
+        }
+        at.kept += together;
+        if at.kept >= KEPT || at.layer > count {
+            at.kept = 0;
+            release_mapped_pages();
+        }
+        true
     }
 }
 
-/// What the rearranged ones of these take.
-fn bytes(matrices: &[&mut Matrix]) -> u64 {
-    let bytes = |w: &&mut Matrix| if can_interleave(w) { w.stored_bytes() as u64 } else { 0 };
-    matrices.iter().map(bytes).sum()
+/// What a matrix takes once it is rearranged.
+fn bytes(w: &Matrix) -> u64 {
+    if can_interleave(w) { w.stored_bytes() as u64 } else { 0 }
 }
 
 /// The matrices of a layer that are multiplied as a whole, those of an expert as neighbours.

@@ -26,4 +26,5 @@ pub use checkpoint::{Checkpoint, Progress, TensorEntry, read_config};
 pub use error::WeightsError;
 pub use gguf::GgufVocabulary;
 pub use identity::IdentityDepth;
+pub use mmap::release_mapped_pages;
 pub use save::{NewTensor, replace_file, save_safetensors};

@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use k2_engine::{AnswerMarkers, EngineOptions, FinishReason, Request, Sampling, Usage};
+use k2_engine::{AnswerMarkers, Engine, EngineOptions, FinishReason, Request, Sampling, Usage};
+use k2_kernels::Pool;
+use k2_model::synthetic::{Shape, SyntheticFormat};
+use k2_model::{KimiK2, Synthetic};
 
 use crate::fixtures::{Answer, answer, bf16, folders, ids, start, tiny};
 
@@ -123,6 +126,24 @@ fn leaving_and_coming_back_changes_nothing() {
 }
 
 /// Turns that are decompressed and answers that are absorbed, in one sequence and in one step, with room and without.
+/// Between the steps of an answer, and before the next.
+#[test]
+fn weights_rearranged_meanwhile_change_nothing() {
+    let synthetic =
+        Synthetic { shape: Shape::Small, format: SyntheticFormat::Q4K, n_routed_experts: Some(8) };
+    let request =
+        Request { prompt_logits: true, ..requests_of(&[3, 1415, 9265, 3589], &[7932, 3846])[3].clone() };
+    let answers = |interleave| {
+        let model = KimiK2::synthetic(&synthetic, Pool::new(2), &mut |_, _| ()).unwrap();
+        let options = EngineOptions { context_tokens: 320, interleave, ..EngineOptions::default() };
+        let engine = Engine::start(model, options).unwrap();
+        [0, 1].map(|_| answer(engine.submit(request.clone()).unwrap()).0)
+    };
+    let (found, wanted) = (answers(true), answers(false));
+    assert!(wanted[0].ids.len() > 9, "more steps than there are layers and heads to rearrange");
+    found.iter().zip(&wanted).for_each(|(found, wanted)| same(found, wanted, "rearranged"));
+}
+
 #[test]
 fn both_forms_of_attention_in_company_change_nothing() {
     let (folder, answers) = (tiny(), Some(MARKERS));
