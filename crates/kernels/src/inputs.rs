@@ -6,7 +6,7 @@
 //! neighbours: rows a power of two apart would all fall into the same few sets of the cache.
 
 use crate::dot::{Aligned, LANES, Sum, floats};
-use crate::isa::{Isa, isa, per_isa};
+use crate::isa::{Isa, isa};
 use crate::matrix::{Matrix, TILE};
 use crate::pool::{Disjoint, Pool};
 use crate::quantized::activations::{BLOCK, Block, Order, quantize};
@@ -297,17 +297,12 @@ impl Place {
     }
 }
 
-per_isa! {
-    fn write_blocks(blocks: &Disjoint<Block>, place: &Place, order: Order, x: &[f32]) = write_blocks_body
-}
-
-#[inline(always)]
-fn write_blocks_body(blocks: &Disjoint<Block>, place: &Place, order: Order, x: &[f32]) {
+fn write_blocks(isa: Isa, blocks: &Disjoint<Block>, place: &Place, order: Order, x: &[f32]) {
     for (piece, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
         // SAFETY: by the promise of `Writer::write` these columns are written by this task alone.
         let block = unsafe {
             blocks.slice(place.index(place.segment.block, BLOCK, place.first_col + piece * BLOCK), 1)
         };
-        block[0] = quantize(x, order);
+        block[0] = quantize(isa, x, order);
     }
 }

@@ -17,8 +17,11 @@ use crate::prefetch::RowStart;
 use crate::quantized;
 use std::cell::RefCell;
 
-/// Weight rows of a block of outputs.
+/// Weight rows of a block of outputs, if it has several tokens.
 pub(crate) const ROWS: usize = quantized::MOST_ROWS;
+
+/// Weight rows of a block of one token's outputs: more, as a call is felt there.
+const ROWS_OF_ONE: usize = 4 * ROWS;
 
 /// Weight rows widened together.
 const TILE_ROWS: usize = 16;
@@ -95,10 +98,10 @@ impl Plan<'_> {
         with_outputs(|[sums, _]| {
             for block in output_blocks(inputs, self.w, head, group + first..group + last) {
                 block_product(isa, self.w, &block, RowStart::of(self.w, block.end()), inputs, head, sums);
-                for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
+                for t in 0..block.tokens {
                     let at = ((block.token + t) * heads + head) * n + block.row - group;
                     // SAFETY: each (token, head, row) is written by one task; `run` ends before `y` does.
-                    unsafe { self.y.slice(at, block.rows) }.copy_from_slice(&sums[..block.rows]);
+                    unsafe { self.y.slice(at, block.rows) }.copy_from_slice(block.of_token(t, sums));
                 }
             }
         });
@@ -128,6 +131,11 @@ impl OutputBlock {
     pub(crate) fn end(&self) -> usize {
         self.row + self.rows
     }
+
+    /// The outputs of one of its tokens.
+    pub(crate) fn of_token<'s>(&self, t: usize, sums: &'s Outputs) -> &'s [f32] {
+        &sums[t * ROWS..][..self.rows]
+    }
 }
 
 /// Some rows of a matrix against all tokens of a segment, block by block.
@@ -140,10 +148,10 @@ pub(crate) fn output_blocks(
     let (tokens, together) = (inputs.rows(segment), tokens_together(inputs.form(w, segment)));
     (0..tokens).step_by(together).flat_map(move |token| {
         let tokens = together.min(tokens - token);
-        let end = rows.end;
-        rows.clone().step_by(ROWS).map(move |row| OutputBlock {
+        let (end, most) = (rows.end, if tokens == 1 { ROWS_OF_ONE } else { ROWS });
+        rows.clone().step_by(most).map(move |row| OutputBlock {
             row,
-            rows: ROWS.min(end - row),
+            rows: most.min(end - row),
             token,
             tokens,
         })

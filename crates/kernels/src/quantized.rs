@@ -43,7 +43,7 @@ pub(crate) struct Piece<'a> {
     pub(crate) w: &'a Matrix,
     /// First weight row.
     pub(crate) row: usize,
-    /// How many, up to [`MOST_ROWS`].
+    /// How many, up to [`MOST_ROWS`]; against one token any number that the outputs have room for.
     pub(crate) rows: usize,
     /// Blocks of the activations, block by block, in each token by token.
     pub(crate) x: &'a [Block],
@@ -113,7 +113,8 @@ fn interleaved_product(
 /// What the unsafe code below relies on, besides the lengths that [`Matrix::new`] has checked.
 fn check(piece: &Piece<'_>) {
     let Piece { w, row, rows, x, stride, tokens, .. } = *piece;
-    assert!(0 < rows && rows <= MOST_ROWS && row + rows <= w.rows(), "rows {row}+{rows} of {}", w.rows());
+    let most = if tokens == 1 { MOST_ROWS * MOST_TOKENS } else { MOST_ROWS };
+    assert!(0 < rows && rows <= most && row + rows <= w.rows(), "rows {row}+{rows} of {}", w.rows());
     assert!(0 < tokens && tokens <= MOST_TOKENS && tokens <= stride, "{tokens} tokens of {stride}");
     let in_panels = matches!(w.storage(), Storage::Interleaved { .. });
     assert!(!in_panels || row.is_multiple_of(ROWS), "row {row} begins no panel");

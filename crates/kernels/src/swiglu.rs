@@ -115,9 +115,8 @@ fn hidden_rows(
         block_product(isa, gate_proj, &block, RowStart::of(up_proj, block.row), inputs, segment, gates);
         let then = if block.end() < rows.end { RowStart::of(gate_proj, block.end()) } else { then };
         block_product(isa, up_proj, &block, then, inputs, segment, ups);
-        let rows = gates.chunks_exact_mut(ROWS).zip(ups.chunks_exact(ROWS)).take(block.tokens);
-        for (t, (gate, up)) in rows.enumerate() {
-            let (gate, up) = (&mut gate[..block.rows], &up[..block.rows]);
+        for t in 0..block.tokens {
+            let (gate, up) = (&mut gates[t * ROWS..][..block.rows], block.of_token(t, ups));
             silu_mul(gate, up);
             // SAFETY: each token's columns are made by one task.
             unsafe { writer.write(form, isa, number, block.token + t, block.row, gate) };
@@ -160,8 +159,8 @@ fn down_rows(
     for block in output_blocks(hidden, expert.down_proj, number, rows.clone()) {
         let then = if block.end() < rows.end { RowStart::of(expert.down_proj, block.end()) } else { then };
         block_product(isa, expert.down_proj, &block, then, hidden, number, sums);
-        for (t, sums) in sums.chunks_exact(ROWS).enumerate().take(block.tokens) {
-            let place = block.token + t;
+        for t in 0..block.tokens {
+            let (place, sums) = (block.token + t, block.of_token(t, sums));
             let (token, weight) = match expert.share {
                 Share::Whole => (place, None),
                 Share::Weighted { tokens, weights } => (tokens[place] as usize, Some(weights[place])),
@@ -169,7 +168,7 @@ fn down_rows(
             // SAFETY: each column of the output is written by one task; `run` ends before `out` does.
             let out = unsafe { out.slice(token * width + block.row, block.rows) };
             match weight {
-                None => out.copy_from_slice(&sums[..block.rows]),
+                None => out.copy_from_slice(sums),
                 Some(weight) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += weight * sum),
             }
         }
