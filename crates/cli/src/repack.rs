@@ -11,8 +11,8 @@ use crate::loading_bar::LoadingBar;
 /// start stays a matter of seconds.
 const AT_ONCE: u64 = 4;
 
-/// The most that they may take: so many tenths of the free memory, and as the mapped pages that they came from are given
-/// back, no more is needed.
+/// The most that they may take without a wish, in tenths of the free memory. The mapped pages that they came from are given
+/// back, so the rest is for the cache.
 const MOST: u64 = 7;
 
 /// What the command line says of it.

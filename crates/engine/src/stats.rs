@@ -33,6 +33,8 @@ pub struct Stats {
     pub preemptions: u64,
     /// Nanoseconds in which grammars said which ids may come; the engine waits for them.
     pub mask_nanos: u64,
+    /// Bytes of weights rearranged since the engine's start.
+    pub interleaved_bytes: u64,
     /// The prefix store's, if there is one.
     pub prefix_store: Option<PrefixStoreStats>,
     /// Whether the engine takes nothing any more.
@@ -75,6 +77,7 @@ pub(crate) struct Counters {
     pub(crate) completion_tokens: AtomicU64,
     pub(crate) preemptions: AtomicU64,
     pub(crate) mask_nanos: AtomicU64,
+    pub(crate) interleaved_bytes: AtomicU64,
     pub(crate) stopped: AtomicU64,
 }
 
@@ -100,6 +103,7 @@ impl Counters {
             completion_tokens: read(&self.completion_tokens),
             preemptions: read(&self.preemptions),
             mask_nanos: read(&self.mask_nanos),
+            interleaved_bytes: read(&self.interleaved_bytes),
             prefix_store,
             stopped: read(&self.stopped) > 0,
         }

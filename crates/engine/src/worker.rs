@@ -92,15 +92,17 @@ impl Worker {
 
     /// Takes what has come; waits for something if there is nothing to compute. False: nothing will ever come.
     fn listen(&mut self, inbox: &Receiver<Command>) -> bool {
-        while self.scheduler.is_idle() {
+        while self.scheduler.is_idle() && self.interleaving.is_some() {
             match inbox.try_recv() {
                 Ok(command) => self.take(command),
-                Err(TryRecvError::Empty) if self.interleaving.is_some() => self.interleave(),
+                Err(TryRecvError::Empty) => self.interleave(),
                 Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => match inbox.recv() {
-                    Ok(command) => self.take(command),
-                    Err(_) => return false,
-                },
+            }
+        }
+        if self.scheduler.is_idle() {
+            match inbox.recv() {
+                Ok(command) => self.take(command),
+                Err(_) => return false,
             }
         }
         loop {
@@ -115,8 +117,9 @@ impl Worker {
     fn interleave(&mut self) {
         if let Some(at) = &mut self.interleaving {
             let began = Instant::now();
-            if !self.model.interleave_some(at) {
-                self.interleaving = None;
+            match self.model.interleave_some(at) {
+                Some(bytes) => add(&self.counters.interleaved_bytes, bytes as usize),
+                None => self.interleaving = None,
             }
             (self.computed, self.rearranged) = (Duration::ZERO, began.elapsed());
         }

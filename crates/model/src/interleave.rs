@@ -46,7 +46,7 @@ impl KimiK2 {
         }
         let (mut at, mut done, count) = (Interleaving::default(), 0, self.layers.len());
         progress(0, count);
-        while self.interleave_some(&mut at) {
+        while self.interleave_some(&mut at).is_some() {
             if done < at.layer.min(count) {
                 done = at.layer;
                 progress(done, count);
@@ -62,14 +62,14 @@ impl KimiK2 {
         layers.iter_mut().map(of_layer).sum::<u64>() + bytes(lm_head)
     }
 
-    /// The next 64 MB or so, whatever memory there is; false when all is done.
-    pub fn interleave_some(&mut self, at: &mut Interleaving) -> bool {
+    /// The next 64 MB or so, whatever memory there is: how many bytes were rearranged; none when all is done.
+    pub fn interleave_some(&mut self, at: &mut Interleaving) -> Option<u64> {
         let KimiK2 { layers, lm_head, pool, .. } = self;
         let count = layers.len();
         let mut matrices = match layers.get_mut(at.layer) {
             Some(layer) => matrices(layer),
             None if at.layer == count => vec![lm_head],
-            None => return false,
+            None => return None,
         };
         let (first, mut together) = (at.matrix, 0);
         while at.matrix < matrices.len() && together < TOGETHER {
@@ -85,7 +85,7 @@ impl KimiK2 {
             at.kept = 0;
             release_mapped_pages();
         }
-        true
+        Some(together)
     }
 }
 

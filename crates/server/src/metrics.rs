@@ -184,6 +184,7 @@ impl Collector for OfEngine {
             ("k2_cached_prompt_tokens", "How many of them were in the cache", stats.num_cached_tokens),
             ("k2_generated_tokens", "Tokens chosen", stats.completion_tokens),
             ("k2_preemptions", "Sequences that left the cache so that others could go on", stats.preemptions),
+            ("k2_rearranged_bytes", "Weights rearranged while nobody waited", stats.interleaved_bytes),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;

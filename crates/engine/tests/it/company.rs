@@ -125,7 +125,6 @@ fn leaving_and_coming_back_changes_nothing() {
     }
 }
 
-/// Turns that are decompressed and answers that are absorbed, in one sequence and in one step, with room and without.
 /// Between the steps of an answer, and before the next.
 #[test]
 fn weights_rearranged_meanwhile_change_nothing() {
@@ -137,13 +136,22 @@ fn weights_rearranged_meanwhile_change_nothing() {
         let model = KimiK2::synthetic(&synthetic, Pool::new(2), &mut |_, _| ()).unwrap();
         let options = EngineOptions { context_tokens: 320, interleave, ..EngineOptions::default() };
         let engine = Engine::start(model, options).unwrap();
-        [0, 1].map(|_| answer(engine.submit(request.clone()).unwrap()).0)
+        [0, 1].map(|_| {
+            let answer = answer(engine.submit(request.clone()).unwrap()).0;
+            assert_eq!(
+                engine.stats().interleaved_bytes > 0,
+                interleave,
+                "rearranged by the end of an answer"
+            );
+            answer
+        })
     };
     let (found, wanted) = (answers(true), answers(false));
-    assert!(wanted[0].ids.len() > 9, "more steps than there are layers and heads to rearrange");
+    assert!(wanted[0].ids.len() > 1, "steps after the first weights have been rearranged");
     found.iter().zip(&wanted).for_each(|(found, wanted)| same(found, wanted, "rearranged"));
 }
 
+/// Turns that are decompressed and answers that are absorbed, in one sequence and in one step, with room and without.
 #[test]
 fn both_forms_of_attention_in_company_change_nothing() {
     let (folder, answers) = (tiny(), Some(MARKERS));

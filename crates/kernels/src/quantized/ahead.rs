@@ -39,7 +39,7 @@ impl Ahead {
     pub(super) fn new<L: Lanes, F: Format>(piece: &Piece<'_>, rows: &Rows, then: RowStart) -> Ahead {
         let rounds = piece.w.cols() / (MOST_GROUPS * activations::BLOCK);
         let here = RowStart { codes: rows.blocks[0], scales: rows.scales[0] };
-        let row = [part_bytes(F::BYTES, F::GROUPS), part_bytes(F::SCALE_BYTES, F::GROUPS)];
+        let row = [row_in_round(F::BYTES, F::GROUPS), row_in_round(F::SCALE_BYTES, F::GROUPS)];
         let distance = DISTANCE.div_ceil(ROWS * row[0]).min(rounds);
         let (distance, step, part_bytes) = match L::PANELS {
             true => (distance, ROWS, row),
@@ -76,13 +76,13 @@ impl Ahead {
             return;
         }
         let start = self.round.offset(self.part_bytes.map(|bytes| part * bytes));
-        prefetch(start.codes, part_bytes(F::BYTES, F::GROUPS));
-        prefetch(start.scales, part_bytes(F::SCALE_BYTES, F::GROUPS));
+        prefetch(start.codes, row_in_round(F::BYTES, F::GROUPS));
+        prefetch(start.scales, row_in_round(F::SCALE_BYTES, F::GROUPS));
     }
 }
 
 /// What one row has in a round, from what it has in a block.
-const fn part_bytes(block: usize, groups: usize) -> usize {
+const fn row_in_round(block: usize, groups: usize) -> usize {
     block * MOST_GROUPS / groups
 }
 
