@@ -19,7 +19,7 @@ use clap::{ArgGroup, Args, Subcommand, value_parser};
 use k2_kernels::Pool;
 use k2_kernels::limits::{Limits, available_memory};
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
-use k2_model::{KimiK2, Precision};
+use k2_model::{CacheDtype, KimiK2, Precision};
 use k2_weights::Checkpoint;
 
 use crate::loading_bar::LoadingBar;
@@ -28,7 +28,7 @@ use crate::{bench_serve, json_lines};
 use case::Case;
 use peer::Peer;
 use report::{Measured, Report};
-use session::Session;
+use session::{Session, Settings};
 
 /// Measure prefill and decode, beside what the machine could do and beside a peer.
 #[derive(Debug, Args)]
@@ -70,6 +70,9 @@ pub(crate) struct BenchArgs {
     /// Prompt tokens of one step; 1024 are what `k2 serve` computes at once for a prompt that is alone.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = positive)]
     prefill_chunk: usize,
+    /// How the cache keeps latents: f32 as computed, bf16 in half of the memory, q8 in about a quarter.
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    cache_dtype: CacheDtype,
     /// How often each case is measured, after a warm-up.
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5, value_parser = positive)]
     repetitions: usize,
@@ -104,7 +107,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
     let model = args.load()?;
     let limits = Limits::measure(&model.pool);
-    let mut session = Session::new(&model, &cases, args.prefill_chunk)?;
+    let mut session = Session::new(&model, &cases, args.settings())?;
     let mut report = Report::new(args.name(), &model, limits);
     let mut output = io::stdout().lock();
     if !args.json {
@@ -123,6 +126,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
 }
 
 impl BenchArgs {
+    fn settings(&self) -> Settings {
+        Settings { prefill_chunk: self.prefill_chunk, cache_dtype: self.cache_dtype }
+    }
+
     fn load(&self) -> Result<KimiK2, Box<dyn Error>> {
         let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
         let bar = LoadingBar::new();

@@ -12,6 +12,8 @@ use k2_kernels::attention::{
     AttentionScratch, DecompressedShape, Decompression, HeadRows, Pages, Row, Run, Shape, attend,
     attend_decompressed,
 };
+use k2_kernels::huge_pages::advise_huge_pages;
+use k2_kernels::latents::Latents;
 use k2_kernels::limits::Limits;
 use k2_kernels::matrix::Storage;
 use k2_kernels::{Matrix, Pool};
@@ -28,8 +30,7 @@ fn main() {
     for (heads, rows) in [(16, 1), (64, 1), (16, 64), (64, 16)] {
         let shape = Shape { heads, width: 576, value_len: 512, scale: 0.1 };
         // Several layers in turn, as in a model: more than the caches hold.
-        let layers: Vec<Vec<f32>> =
-            (0..8).map(|layer| vec![0.01 * layer as f32; keys * shape.width]).collect();
+        let layers: Vec<Vec<f32>> = (0..8).map(|layer| cached(layer, keys * shape.width)).collect();
         let seconds = (0..5).map(|_| once(&pool, &shape, rows, keys, &layers)).fold(f64::INFINITY, f64::min);
         let operations = (2 * rows * heads * keys * (shape.width + shape.value_len)) as f64;
         let share = operations / seconds / limits.f32_operations;
@@ -60,7 +61,7 @@ fn decompressed(pool: &Pool, heads: usize, count: usize, keys: usize) -> (f64, f
         Matrix::new(heads * 256, 512, Storage::F32(bytes.into())).expect("the shape of the numbers");
     let rows = |first| HeadRows { w: &kv_b_proj, first, is_transposed: false };
     let cached = vec![0.01; keys * 576];
-    let pages = cached.chunks(PAGE * 576).collect();
+    let pages = cached.chunks(PAGE * 576).map(Latents::F32).collect();
     let pages = Pages { pages, page_len: PAGE, width: 576, keys };
     let run = Run { pages: &pages, start: keys - count, count, first_row: 0 };
     let (query, mut out) = (vec![0.5; count * heads * 192], vec![0.0; count * heads * 128]);
@@ -76,6 +77,14 @@ fn decompressed(pool: &Pool, heads: usize, count: usize, keys: usize) -> (f64, f
     (seconds, 2.0 * (heads * (pairs + keys * 256 * 512)) as f64)
 }
 
+/// A layer's cached rows, in huge pages as the model's cache.
+fn cached(layer: usize, numbers: usize) -> Vec<f32> {
+    let mut rows = vec![0.0; numbers];
+    advise_huge_pages(&mut rows);
+    rows.fill(0.01 * layer as f32);
+    rows
+}
+
 /// Seconds of one layer.
 fn once(pool: &Pool, shape: &Shape, rows: usize, keys: usize, layers: &[Vec<f32>]) -> f64 {
     let query = vec![0.5; rows * shape.heads * shape.width];
@@ -83,7 +92,7 @@ fn once(pool: &Pool, shape: &Shape, rows: usize, keys: usize, layers: &[Vec<f32>
     let mut scratch = AttentionScratch::default();
     let clock = Clock::start(pool);
     for layer in layers {
-        let pages = layer.chunks(PAGE * shape.width).collect();
+        let pages = layer.chunks(PAGE * shape.width).map(Latents::F32).collect();
         let pages = Pages { pages, page_len: PAGE, width: shape.width, keys };
         attend(pool, shape, &vec![Row { pages: &pages, keys }; rows], &query, &mut scratch, &mut out);
     }

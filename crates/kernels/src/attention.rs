@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use crate::dot::{Aligned, LANES, Sum};
 use crate::isa::{Isa, isa, per_isa};
+use crate::latents::Latents;
 use crate::pool::{Disjoint, Pool};
 
 use tile::{
@@ -35,20 +36,39 @@ const TASKS_PER_THREAD: usize = 4;
 
 /// Cached rows of one layer, page by page.
 pub struct Pages<'a> {
-    /// The pages in the order of the sequence, each `[page_len, width]`; whole lanes wide.
-    pub pages: Vec<&'a [f32]>,
+    /// The pages in the order of the sequence, each `[page_len, width]`; whole lanes wide, and all of one format.
+    pub pages: Vec<Latents<'a>>,
     /// Rows per page.
     pub page_len: usize,
-    /// Numbers from one row to the next, a multiple of 16.
+    /// Numbers from one row to the next, a multiple of 16, of eight-bit rows of 32.
     pub width: usize,
     /// Rows that may be attended to.
     pub keys: usize,
 }
 
 impl Pages<'_> {
+    /// The rows of up to `N` keys as f32, widened into `room` unless they are that.
     #[inline(always)]
-    fn row(&self, key: usize) -> &[f32] {
-        &self.pages[key / self.page_len][key % self.page_len * self.width..][..self.width]
+    fn rows<'s, const N: usize>(&'s self, keys: Range<usize>, mut room: &'s mut [f32]) -> [&'s [f32]; N] {
+        let mut rows: [&[f32]; N] = [&[]; N];
+        for (row, key) in rows.iter_mut().zip(keys) {
+            *row = self.pages[key / self.page_len].row(self.first_number(key), self.width, &mut room);
+        }
+        rows
+    }
+
+    /// Numbers that [`Pages::rows`] needs room for.
+    fn room(&self, rows: usize) -> usize {
+        match self.pages.first() {
+            None | Some(Latents::F32(_)) => 0,
+            Some(Latents::Bf16(_) | Latents::Q8(_)) => rows * self.width,
+        }
+    }
+
+    /// Where a key's row begins in its page.
+    #[inline(always)]
+    fn first_number(&self, key: usize) -> usize {
+        key % self.page_len * self.width
     }
 }
 
@@ -141,7 +161,7 @@ struct Job<'a> {
 }
 
 thread_local! {
-    /// Queries of a task and two partial results, where cache lines begin.
+    /// Queries of a task, the rows of a tile, and two partial results, where cache lines begin.
     static WORK: RefCell<Vec<Aligned<Sum>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -150,12 +170,12 @@ impl Job<'_> {
     fn whole_row(&self, row: usize, heads: Range<usize>) {
         let (count, keys) = (heads.len(), self.rows[row].keys);
         let partial_len = self.partial_len(count);
-        self.with_work(row, heads.clone(), 2 * partial_len, |query, work| {
+        self.with_work(row, heads.clone(), 2 * partial_len, |query, room, work| {
             let (total, next) = work.split_at_mut(partial_len);
-            self.range(row, 0, query, &mut self.partial(total, count));
+            self.range(row, 0, query, room, &mut self.partial(total, count));
             for range in 1..keys.div_ceil(RANGE) {
                 let mut next = self.partial(next, count);
-                self.range(row, range, query, &mut next);
+                self.range(row, range, query, room, &mut next);
                 merge(self.isa, &mut self.partial(total, count), &next);
             }
             self.finish(row, heads, &mut self.partial(total, count));
@@ -203,8 +223,8 @@ impl Job<'_> {
             let Task { row, heads, range, place } = tasks[number].clone();
             // SAFETY: places of tasks do not overlap; `run` ends before `partial` does.
             let partial = unsafe { partials.slice(place, self.partial_len(heads.len())) };
-            self.with_work(row, heads.clone(), 0, |query, _| {
-                self.range(row, range, query, &mut self.partial(partial, heads.len()));
+            self.with_work(row, heads.clone(), 0, |query, room, _| {
+                self.range(row, range, query, room, &mut self.partial(partial, heads.len()));
             });
         });
         pool.run(merges.len(), |number| {
@@ -255,25 +275,34 @@ impl Job<'_> {
         self.finish(*row, heads.clone(), &mut total);
     }
 
-    /// Calls `body` with a copy of the queries and a buffer of `len` numbers, both beginning a cache line.
-    fn with_work(&self, row: usize, heads: Range<usize>, len: usize, body: impl FnOnce(&[f32], &mut [f32])) {
+    /// Calls `body` with a copy of the queries, room for a tile's rows and a buffer of `len` numbers, all beginning a
+    /// cache line.
+    fn with_work(
+        &self,
+        row: usize,
+        heads: Range<usize>,
+        len: usize,
+        body: impl FnOnce(&[f32], &mut [f32], &mut [f32]),
+    ) {
         let (width, count) = (self.shape.width, heads.len());
         let query = &self.query[(row * self.shape.heads + heads.start) * width..][..count * width];
+        let room = self.rows[row].pages.room(TILE);
         WORK.with_borrow_mut(|work| {
-            let needed = (query.len() + len).div_ceil(LANES);
+            let needed = (query.len() + room + len).div_ceil(LANES);
             if work.len() < needed {
                 work.resize(needed, Aligned([0.0; LANES]));
             }
             let (copy, rest) = floats_mut(work).split_at_mut(query.len());
+            let (room, rest) = rest.split_at_mut(room);
             copy.copy_from_slice(query);
-            body(copy, &mut rest[..len]);
+            body(copy, room, &mut rest[..len]);
         });
     }
 
-    fn range(&self, row: usize, range: usize, query: &[f32], partial: &mut Partial<'_>) {
+    fn range(&self, row: usize, range: usize, query: &[f32], room: &mut [f32], partial: &mut Partial<'_>) {
         let Row { pages, keys } = &self.rows[row];
         let keys = range * RANGE..(*keys).min((range + 1) * RANGE);
-        attend_range(self.isa, pages, keys, query, self.shape.scale, partial);
+        attend_range(self.isa, pages, keys, query, self.shape.scale, room, partial);
     }
 
     /// The weighted mean from the weighted sum.
@@ -295,29 +324,34 @@ impl Job<'_> {
 
 per_isa! {
     /// Fills `partial` with the result over a range of keys.
-    fn attend_range(pages: &Pages<'_>, keys: Range<usize>, query: &[f32], scale: f32, partial: &mut Partial<'_>) = range_body
+    fn attend_range(pages: &Pages<'_>, keys: Range<usize>, query: &[f32], scale: f32, room: &mut [f32], partial: &mut Partial<'_>) = range_body
 }
 
 #[inline(always)]
-fn range_body(pages: &Pages<'_>, keys: Range<usize>, query: &[f32], scale: f32, partial: &mut Partial<'_>) {
+fn range_body(
+    pages: &Pages<'_>,
+    keys: Range<usize>,
+    query: &[f32],
+    scale: f32,
+    room: &mut [f32],
+    partial: &mut Partial<'_>,
+) {
     partial.clear();
     let mut weights = Weights::new();
-    let (mut rows, mut count) = tile_rows(pages, keys.clone());
     for first in keys.clone().step_by(TILE) {
-        let (next_rows, next_count) = tile_rows(pages, first + count..keys.end);
-        let (tile, mut ahead) = (&rows[..count], Ahead::of(&next_rows[..next_count]));
-        add_tile(tile, tile, query, scale, &mut ahead, &mut weights, partial);
-        (rows, count) = (next_rows, next_count);
+        let end = keys.end.min(first + TILE);
+        // Behind the last tile of a range is the first of the next, which the same thread often does.
+        let mut ahead = ahead(pages, end..pages.keys.min(end + TILE), partial);
+        let rows: [&[f32]; TILE] = pages.rows(first..end, room);
+        add_tile(&rows[..end - first], query, scale, &mut ahead, &mut weights, partial);
     }
 }
 
-/// The cached rows of the first tile of some keys, and how many there are.
 #[inline(always)]
-fn tile_rows<'p>(pages: &'p Pages<'_>, keys: Range<usize>) -> ([&'p [f32]; TILE], usize) {
-    let count = TILE.min(keys.len());
-    let mut rows: [&[f32]; TILE] = [&[]; TILE];
-    for (row, key) in rows[..count].iter_mut().zip(keys) {
-        *row = pages.row(key);
+fn ahead(pages: &Pages<'_>, keys: Range<usize>, partial: &Partial<'_>) -> Ahead {
+    let (mut starts, mut row_bytes, count) = ([std::ptr::null(); TILE], 0, keys.len());
+    for (start, key) in starts.iter_mut().zip(keys) {
+        (*start, row_bytes) = pages.pages[key / pages.page_len].place(pages.first_number(key), pages.width);
     }
-    (rows, count)
+    Ahead::new(starts, count, row_bytes, partial)
 }

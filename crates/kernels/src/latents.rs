@@ -13,6 +13,53 @@ pub const Q8_GROUP: usize = 32;
 /// Bytes of a group: its scale, then its numbers.
 pub const Q8_BYTES: usize = 2 + Q8_GROUP;
 
+/// Rows of latents as the cache keeps them, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub enum Latents<'a> {
+    /// As computed.
+    F32(&'a [f32]),
+    /// Upper halves of f32.
+    Bf16(&'a [u16]),
+    /// Groups of [`Q8_BYTES`].
+    Q8(&'a [u8]),
+}
+
+impl<'a> Latents<'a> {
+    /// Where the row lies that begins at a number, and its bytes.
+    #[inline(always)]
+    pub(crate) fn place(self, first: usize, width: usize) -> (*const u8, usize) {
+        match self {
+            Latents::F32(rows) => (rows[first..].as_ptr().cast(), width * size_of::<f32>()),
+            Latents::Bf16(rows) => (rows[first..].as_ptr().cast(), width * size_of::<u16>()),
+            Latents::Q8(rows) => (rows[q8_bytes(first)..].as_ptr(), q8_bytes(width)),
+        }
+    }
+
+    /// `width` numbers from `first` on: as they lie, or widened into the front of `room`, which is shortened by them.
+    #[inline(always)]
+    pub(crate) fn row<'r>(self, first: usize, width: usize, room: &mut &'r mut [f32]) -> &'r [f32]
+    where
+        'a: 'r,
+    {
+        if let Latents::F32(rows) = self {
+            return &rows[first..first + width];
+        }
+        let (row, rest) = std::mem::take(room).split_at_mut(width);
+        *room = rest;
+        match self {
+            Latents::F32(_) => {}
+            Latents::Bf16(rows) => widen_bf16_body(&rows[first..first + width], row),
+            Latents::Q8(rows) => widen_q8_body(&rows[q8_bytes(first)..q8_bytes(first + width)], row),
+        }
+        row
+    }
+}
+
+/// Bytes of so many numbers in groups of eight bits.
+pub fn q8_bytes(numbers: usize) -> usize {
+    numbers / Q8_GROUP * Q8_BYTES
+}
+
 /// Rounds each number to the nearest BF16.
 pub fn narrow_bf16(row: &[f32], out: &mut [u16]) {
     assert_eq!(row.len(), out.len(), "a number each");

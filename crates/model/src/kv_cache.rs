@@ -3,17 +3,16 @@
 //! MLA caches one row per token and layer, shared by all heads: the normalised latent and the rotated
 //! key (`kv_lora_rank + qk_rope_head_dim` numbers). Rows live in blocks of [`BLOCK_TOKENS`]; a sequence
 //! names its blocks in a `block_table` (vLLM's word), so sequences grow without moving and may share.
-//! Rows are rounded to the cache's [`CacheDtype`] as they are written; before a layer attends, the blocks that
-//! it reads are widened to f32, each once however many sequences share it.
+//! Rows are rounded to the cache's [`CacheDtype`] as they are written; attention widens them to f32 as it reads.
 
 use std::fmt;
 use std::str::FromStr;
 
-use k2_kernels::Pool;
 use k2_kernels::attention::Pages;
 use k2_kernels::huge_pages::advise_huge_pages;
-use k2_kernels::latents::{Q8_BYTES, Q8_GROUP, narrow_bf16, narrow_q8, widen_bf16, widen_q8};
-use k2_kernels::pool::SharedRows;
+use k2_kernels::latents::{
+    Latents, Q8_BYTES, Q8_GROUP, narrow_bf16, narrow_q8, q8_bytes, widen_bf16, widen_q8,
+};
 
 use crate::config::Config;
 
@@ -23,9 +22,6 @@ pub const BLOCK_TOKENS: usize = 32;
 /// Rows are padded with zeros to a multiple of this: the width of a kernel's lanes, and of a group of eight-bit
 /// numbers.
 const ROW_MULTIPLE: usize = Q8_GROUP;
-
-/// In `KvCache::widened_at`: not widened.
-const NOT_WIDENED: u32 = u32::MAX;
 
 /// The format of cached latents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,12 +47,6 @@ pub struct KvCache {
     layers: Vec<Rows>,
     blocks: usize,
     width: usize,
-    /// f32 copies of the blocks that the current layer reads; not used if rows are f32.
-    widened: Vec<f32>,
-    /// Where in `widened` each block is.
-    widened_at: Vec<u32>,
-    /// The blocks in `widened`.
-    widened_blocks: Vec<u32>,
 }
 
 /// One layer's rows, block after block.
@@ -76,14 +66,7 @@ impl KvCache {
             CacheDtype::Bf16 => Rows::Bf16(zeros(numbers)),
             CacheDtype::Q8 => Rows::Q8(zeros(numbers / Q8_GROUP * Q8_BYTES)),
         };
-        KvCache {
-            layers: (0..config.num_hidden_layers).map(|_| layer()).collect(),
-            blocks,
-            width,
-            widened: Vec::new(),
-            widened_at: vec![NOT_WIDENED; if dtype == CacheDtype::F32 { 0 } else { blocks }],
-            widened_blocks: Vec::new(),
-        }
+        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), blocks, width }
     }
 
     /// How many blocks there are.
@@ -126,54 +109,25 @@ impl KvCache {
         }
     }
 
-    /// Makes the blocks of these tables readable in one layer, until the next call. Each table comes with the
-    /// number of its rows that will be read.
-    pub fn widen<'t>(&mut self, pool: &Pool, layer: usize, tables: impl Iterator<Item = (&'t [u32], usize)>) {
-        if let Rows::F32(_) = &self.layers[layer] {
-            return;
+    /// The row of a sequence's token in one layer, as f32.
+    pub fn row(&self, layer: usize, block_table: &[u32], position: usize) -> Vec<f32> {
+        let block = block_table[position / BLOCK_TOKENS] as usize;
+        let at = (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * self.width;
+        let (numbers, mut row) = (at..at + self.width, vec![0.0; self.width]);
+        match &self.layers[layer] {
+            Rows::F32(rows) => row.copy_from_slice(&rows[numbers]),
+            Rows::Bf16(rows) => widen_bf16(&rows[numbers], &mut row),
+            Rows::Q8(rows) => widen_q8(&rows[q8_bytes(numbers.start)..q8_bytes(numbers.end)], &mut row),
         }
-        self.widened_blocks.drain(..).for_each(|block| self.widened_at[block as usize] = NOT_WIDENED);
-        for (table, keys) in tables {
-            for &block in &table[..Self::blocks_for(keys)] {
-                let at = &mut self.widened_at[block as usize];
-                if *at == NOT_WIDENED {
-                    *at = self.widened_blocks.len() as u32;
-                    self.widened_blocks.push(block);
-                }
-            }
-        }
-        let (page, count) = (BLOCK_TOKENS * self.width, self.widened_blocks.len());
-        if self.widened.len() < count * page {
-            self.widened.resize(count * page, 0.0);
-        }
-        let (rows, blocks) = (&self.layers[layer], &self.widened_blocks);
-        let widened = SharedRows::new(&mut self.widened[..count * page], page);
-        pool.run(count, |task| {
-            widened.with_rows(task, 1, |out| rows.widen(blocks[task] as usize, page, out))
-        });
+        row
     }
 
-    /// The row of a sequence's token in one layer; see [`widen`](Self::widen).
-    pub fn row(&self, layer: usize, block_table: &[u32], position: usize) -> &[f32] {
-        let page = self.page(layer, block_table[position / BLOCK_TOKENS]);
-        &page[position % BLOCK_TOKENS * self.width..][..self.width]
-    }
-
-    /// The first `keys` rows of a sequence in one layer; see [`widen`](Self::widen).
+    /// The first `keys` rows of a sequence in one layer.
     pub fn pages(&self, layer: usize, block_table: &[u32], keys: usize) -> Pages<'_> {
-        let of_block = |block: &u32| self.page(layer, *block);
+        let page = BLOCK_TOKENS * self.width;
+        let of_block = |block: &u32| self.layers[layer].block(*block as usize, page);
         let pages = block_table[..Self::blocks_for(keys)].iter().map(of_block).collect();
         Pages { pages, page_len: BLOCK_TOKENS, width: self.width, keys }
-    }
-
-    fn page(&self, layer: usize, block: u32) -> &[f32] {
-        let page = BLOCK_TOKENS * self.width;
-        match &self.layers[layer] {
-            Rows::F32(rows) => &rows[block as usize * page..][..page],
-            Rows::Bf16(_) | Rows::Q8(_) => {
-                &self.widened[self.widened_at[block as usize] as usize * page..][..page]
-            }
-        }
     }
 
     /// Bytes of a block in all layers.
@@ -236,12 +190,12 @@ impl Rows {
         }
     }
 
-    /// A block of `page` numbers as f32.
-    fn widen(&self, block: usize, page: usize, out: &mut [f32]) {
+    /// A block of `page` numbers.
+    fn block(&self, block: usize, page: usize) -> Latents<'_> {
         match self {
-            Rows::F32(rows) => out.copy_from_slice(&rows[block * page..][..page]),
-            Rows::Bf16(rows) => widen_bf16(&rows[block * page..][..page], out),
-            Rows::Q8(rows) => widen_q8(&rows[q8_bytes(block * page)..q8_bytes((block + 1) * page)], out),
+            Rows::F32(rows) => Latents::F32(&rows[block * page..][..page]),
+            Rows::Bf16(rows) => Latents::Bf16(&rows[block * page..][..page]),
+            Rows::Q8(rows) => Latents::Q8(&rows[q8_bytes(block * page)..q8_bytes((block + 1) * page)]),
         }
     }
 }
@@ -272,11 +226,6 @@ fn zeros<T: Default + Copy>(len: usize) -> Vec<T> {
     let mut zeros = vec![T::default(); len];
     advise_huge_pages(&mut zeros);
     zeros
-}
-
-/// Bytes of so many numbers in groups of eight bits.
-fn q8_bytes(numbers: usize) -> usize {
-    numbers / Q8_GROUP * Q8_BYTES
 }
 
 fn row_width(config: &Config) -> usize {

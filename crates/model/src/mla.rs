@@ -114,9 +114,6 @@ impl Mla {
         self.project(step, x, scratch);
         self.write_latents(step, cache, scratch);
         self.queries(step, scratch);
-        let read =
-            step.batch.chunks.iter().map(|chunk| (chunk.block_table, chunk.start + chunk.tokens.len()));
-        cache.widen(step.pool, step.layer, read);
         let per_row = step.config.num_attention_heads * step.config.v_head_dim;
         scratch.heads_out.resize(step.batch.rows() * per_row, 0.0);
         self.attend_absorbed(step, cache, scratch);
@@ -297,7 +294,7 @@ impl Mla {
             (c.num_attention_heads * c.qk_head_dim(), c.num_attention_heads * c.v_head_dim);
         for (first_row, chunk, _) in of_form(step, cache, AttentionForm::Naive) {
             let keys = chunk.start + chunk.tokens.len();
-            let cached: Vec<&[f32]> =
+            let cached: Vec<Vec<f32>> =
                 (0..keys).map(|key| cache.row(step.layer, chunk.block_table, key)).collect();
             let (k_nope, v) = self.decompress(step, &cached);
             for (row, position) in (first_row..).zip(chunk.start..keys) {
@@ -309,7 +306,7 @@ impl Mla {
     }
 
     /// Keys `[keys, heads, qk_nope_head_dim]` and values `[keys, heads, v_head_dim]` of cached rows.
-    fn decompress(&self, step: &Step<'_>, cached: &[&[f32]]) -> (Vec<f32>, Vec<f32>) {
+    fn decompress(&self, step: &Step<'_>, cached: &[Vec<f32>]) -> (Vec<f32>, Vec<f32>) {
         let c = step.config;
         let (heads, nope, v) = (c.num_attention_heads, c.qk_nope_head_dim, c.v_head_dim);
         // Every head reads the same latent: one copy per head.
@@ -359,13 +356,20 @@ fn of_form<'s>(
 }
 
 /// `softmax((q_nope·k_nope + q_rope·k_rope) * scale) v` for one token, head by head.
-fn naive_row(step: &Step<'_>, query: &[f32], cached: &[&[f32]], k_nope: &[f32], v: &[f32], out: &mut [f32]) {
+fn naive_row(
+    step: &Step<'_>,
+    query: &[f32],
+    cached: &[Vec<f32>],
+    k_nope: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+) {
     let c = step.config;
     let (heads, nope) = (c.num_attention_heads, c.qk_nope_head_dim);
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     for (head, out) in out.chunks_exact_mut(c.v_head_dim).enumerate() {
         let (q_nope, q_rope) = query[head * c.qk_head_dim()..][..c.qk_head_dim()].split_at(nope);
-        let score = |(key, row): (usize, &&[f32])| {
+        let score = |(key, row): (usize, &Vec<f32>)| {
             let k_rope = &row[c.kv_lora_rank..c.latent_width()];
             step.softmax_scale
                 * (dot(q_nope, &k_nope[(key * heads + head) * nope..][..nope]) + dot(q_rope, k_rope))

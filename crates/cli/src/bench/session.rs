@@ -10,13 +10,21 @@ use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, Lo
 use super::case::{Case, Phase};
 use super::work::Work;
 
+/// What is the same for all cases.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    /// Prompt tokens of one step.
+    pub(super) prefill_chunk: usize,
+    pub(super) cache_dtype: CacheDtype,
+}
+
 /// Sequences of random tokens. The token of a sequence at a position is always the same, so what has been computed
 /// once for one case is a context for the next.
 pub(super) struct Session<'m> {
     model: &'m KimiK2,
     cache: KvCache,
     scratch: Scratch,
-    prefill_chunk: usize,
+    settings: Settings,
     tokens: Vec<Vec<u32>>,
     block_tables: Vec<Vec<u32>>,
     /// Positions of each sequence that the cache holds.
@@ -28,7 +36,7 @@ impl<'m> Session<'m> {
     pub(super) fn new(
         model: &'m KimiK2,
         cases: &[Case],
-        prefill_chunk: usize,
+        settings: Settings,
     ) -> Result<Session<'m>, BatchError> {
         let max_position_embeddings = model.config.max_position_embeddings;
         let sequences = cases.iter().map(|case| case.batch).max().unwrap_or(0);
@@ -49,9 +57,9 @@ impl<'m> Session<'m> {
         let mut token = || (random.next() % model.config.vocab_size as u64) as u32;
         Ok(Session {
             model,
-            cache: KvCache::new(&model.config, block_tables.iter().map(Vec::len).sum(), CacheDtype::F32),
+            cache: KvCache::new(&model.config, block_tables.iter().map(Vec::len).sum(), settings.cache_dtype),
             scratch: Scratch::default(),
-            prefill_chunk,
+            settings,
             tokens: lengths.iter().map(|tokens| (0..*tokens).map(|_| token()).collect()).collect(),
             block_tables,
             filled: vec![0; sequences],
@@ -65,7 +73,7 @@ impl<'m> Session<'m> {
 
     /// Bytes and operations of a case.
     pub(super) fn work(&self, case: Case) -> Work {
-        Work::of(self.model, case, self.prefill_chunk)
+        Work::of(self.model, case, self.settings)
     }
 
     /// Computes a case and says how long it took; the context before it is not counted.
@@ -86,8 +94,8 @@ impl<'m> Session<'m> {
     /// The tokens from one position to another, the logits of the last.
     fn prefill(&mut self, sequence: usize, first: usize, end: usize) -> Result<(), BatchError> {
         let boundary = decompressed_rows(&self.model.config, first..end).end;
-        for start in (first..end).step_by(self.prefill_chunk) {
-            let next = end.min(start + self.prefill_chunk);
+        for start in (first..end).step_by(self.settings.prefill_chunk) {
+            let next = end.min(start + self.settings.prefill_chunk);
             let chunk = |rows: Range<usize>, form| Chunk {
                 tokens: &self.tokens[sequence][rows.clone()],
                 start: rows.start,

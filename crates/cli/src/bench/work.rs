@@ -10,9 +10,10 @@ use k2_model::attention_form::decompressed_rows;
 use k2_model::layer::FeedForward;
 use k2_model::mla::{KeyValueProjection, QueryProjection};
 use k2_model::mlp::Mlp;
-use k2_model::{CacheDtype, Config, KimiK2, KvCache};
+use k2_model::{Config, KimiK2, KvCache};
 
 use super::case::{Case, Phase};
+use super::session::Settings;
 
 /// Work per token, the mean over a case.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,10 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn of(model: &KimiK2, case: Case, prefill_chunk: usize) -> Work {
+    pub(super) fn of(model: &KimiK2, case: Case, settings: Settings) -> Work {
         let c = &model.config;
         let steps = match case.phase {
-            Phase::Prefill => case.len.div_ceil(prefill_chunk),
+            Phase::Prefill => case.len.div_ceil(settings.prefill_chunk),
             Phase::Decode => case.len,
         };
         let tokens_per_step = case.tokens() as f64 / steps as f64;
@@ -48,7 +49,7 @@ impl Work {
             bytes: per_token(weights.always.bytes)
                 + per_token(weights.expert.bytes * distinct_experts(c, tokens_per_step))
                 + head.bytes
-                + latents_read * KvCache::bytes_per_token(c, CacheDtype::F32) as f64,
+                + latents_read * KvCache::bytes_per_token(c, settings.cache_dtype) as f64,
             operations: 2.0 * (weights.always.numbers + experts * weights.expert.numbers + head_operations)
                 + attention_operations(c, case, keys),
         }

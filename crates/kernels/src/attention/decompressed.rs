@@ -143,6 +143,8 @@ struct Work {
     /// A range's keys and values in panels: of keys, [`DecompressedShape::query_len`] deep, and of a value's numbers, [`RANGE`] deep.
     keys: Buffer,
     values: Buffer,
+    /// A range's cached rows, if they have to be widened.
+    latents: Buffer,
     /// Some of a range's keys before they are turned, `[RANGE, COLUMNS]`.
     unturned: Buffer,
     /// The results of all rows so far, and those of some over one range.
@@ -183,7 +185,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self, run: &Run<'_>, task: &Task, work: &mut Work) {
         let shape = self.shape;
-        let Work { key_weights, value_weights, keys, values, unturned, totals, next } = work;
+        let Work { key_weights, value_weights, keys, values, latents, unturned, totals, next } = work;
         let weights = Packed {
             keys: self.weights.keys.pack(shape, shape.key_len, task.head, key_weights),
             values: self.weights.values.pack(shape, shape.value_len, task.head, value_weights),
@@ -199,7 +201,8 @@ impl Job<'_> {
                 keys: keys.strips(RANGE / COLUMNS * shape.query_len()),
                 values: values.strips(RANGE / COLUMNS * shape.value_stride()),
             };
-            decompress(self.isa, shape, run.pages, &weights, unturned.numbers(RANGE * COLUMNS), &mut pairs);
+            let buffers = (latents.numbers(run.pages.room(RANGE)), unturned.numbers(RANGE * COLUMNS));
+            decompress(self.isa, shape, run.pages, &weights, buffers, &mut pairs);
             for (rows, total) in task.groups().zip(totals.chunks_exact_mut(group_len)) {
                 self.show(run, task.head, &rows, &pairs, total, next);
             }
@@ -316,8 +319,8 @@ fn widen_row(w: &Matrix, row: usize, out: &mut [f32]) {
 }
 
 per_isa! {
-    /// Keys and values of some positions.
-    fn decompress(shape: &DecompressedShape, pages: &Pages<'_>, weights: &Packed<'_>, unturned: &mut [f32], pairs: &mut Pairs<'_>) = decompress_body
+    /// Keys and values of some positions; the buffers have room for a range's latents and for some of its keys.
+    fn decompress(shape: &DecompressedShape, pages: &Pages<'_>, weights: &Packed<'_>, buffers: (&mut [f32], &mut [f32]), pairs: &mut Pairs<'_>) = decompress_body
 }
 
 per_isa! {
@@ -331,11 +334,11 @@ fn decompress_body(
     shape: &DecompressedShape,
     pages: &Pages<'_>,
     weights: &Packed<'_>,
-    unturned: &mut [f32],
+    (room, unturned): (&mut [f32], &mut [f32]),
     pairs: &mut Pairs<'_>,
 ) {
     let (count, latent, width) = (pairs.count, shape.latent, shape.query_len());
-    let rows: [&[f32]; RANGE] = std::array::from_fn(|i| pages.row(pairs.first + i.min(count - 1)));
+    let rows: [&[f32]; RANGE] = pages.rows(pairs.first..pairs.first + count, room);
     for (panel, weights) in weights.keys.chunks_exact(latent).enumerate() {
         multiply_latents(&rows[..count], weights, unturned);
         let first = panel * COLUMNS;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::dot::{Aligned, LANES, Sum};
 use crate::exp::exp;
 use crate::isa::per_isa;
-use crate::prefetch::prefetch_second_level;
+use crate::prefetch::{prefetch, prefetch_second_level};
 
 /// Keys whose scores are turned into weights together.
 pub(super) const TILE: usize = 32;
@@ -26,6 +26,9 @@ pub(super) const NEAR_QUERIES: usize = 8;
 
 /// Numbers in one register.
 const REGISTER: usize = 8;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The result over some keys: each query's largest score, the sum of its weights relative to that, and the
 /// weighted sum of values.
@@ -86,20 +89,48 @@ impl Weights {
     }
 }
 
-/// The next tile's keys, asked for row by row while this one's are multiplied: they come from memory.
-pub(super) struct Ahead<'a>(&'a [&'a [f32]]);
+/// The next tile's rows, asked for a few cache lines at a time while this one's are multiplied: they come from memory,
+/// and a core waits for a queue that it has filled.
+pub(super) struct Ahead {
+    starts: [*const u8; TILE],
+    rows: usize,
+    row_bytes: usize,
+    /// The row that is asked for, and how much of it was.
+    row: usize,
+    asked: usize,
+    /// Bytes that go with a block of scores and with a block of values: half of all with each kind.
+    per_scores: usize,
+    per_values: usize,
+}
 
-impl<'a> Ahead<'a> {
-    pub(super) fn of(rows: &'a [&'a [f32]]) -> Ahead<'a> {
-        Ahead(rows)
+impl Ahead {
+    /// `rows` rows while a whole tile is added to `partial`.
+    #[inline(always)]
+    pub(super) fn new(
+        starts: [*const u8; TILE],
+        rows: usize,
+        row_bytes: usize,
+        partial: &Partial<'_>,
+    ) -> Ahead {
+        let (queries, half) = (partial.max.len(), rows * row_bytes / 2);
+        let scores = queries.div_ceil(4) * TILE.div_ceil(3);
+        let values = queries.div_ceil(6) * partial.value_len().div_ceil(2 * REGISTER);
+        let share = |blocks| half.div_ceil(blocks).next_multiple_of(LINE);
+        let (per_scores, per_values) = (share(scores), share(values));
+        Ahead { starts, rows, row_bytes, row: 0, asked: 0, per_scores, per_values }
     }
 
-    /// Asks for one more row.
+    /// Asks for so many more bytes.
     #[inline(always)]
-    fn step(&mut self) {
-        if let Some((row, rest)) = self.0.split_first() {
-            prefetch_second_level(row.as_ptr().cast(), size_of_val(*row));
-            self.0 = rest;
+    fn step(&mut self, mut bytes: usize) {
+        while bytes > 0 && self.row < self.rows {
+            let now = bytes.min(self.row_bytes - self.asked);
+            prefetch_second_level(self.starts[self.row].wrapping_add(self.asked), now);
+            bytes -= now;
+            self.asked += now;
+            if self.asked == self.row_bytes {
+                (self.row, self.asked) = (self.row + 1, 0);
+            }
         }
     }
 }
@@ -120,30 +151,29 @@ per_isa! {
     pub(super) fn finish(partial: &mut Partial<'_>, out: &mut [f32], len: usize) = finish_body
 }
 
-/// Adds a tile of keys and their values to the result so far; `query` is `[queries, width]`, as wide as the keys.
+/// Adds a tile of rows, keys and values in one, to the result so far; `query` is `[queries, width]`, as wide as they.
 #[inline(always)]
 pub(super) fn add_tile(
-    keys: &[&[f32]],
-    values: &[&[f32]],
+    rows: &[&[f32]],
     query: &[f32],
     scale: f32,
-    ahead: &mut Ahead<'_>,
+    ahead: &mut Ahead,
     weights: &mut Weights,
     partial: &mut Partial<'_>,
 ) {
     let (queries, weights) = (partial.max.len(), &mut weights.0.0);
     let mut factors = [1.0; QUERIES];
-    score_tile(keys, query, ahead, weights);
+    score_tile(rows, query, ahead, weights);
     for q in 0..queries {
-        let weights = &mut weights[q][..keys.len()];
+        let weights = &mut weights[q][..rows.len()];
         factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
     }
-    add_values(values, weights, &factors, queries, partial.values);
+    add_values(rows, weights, &factors, queries, ahead, partial.values);
 }
 
 /// `scores[q][key] = query[q] · rows[key]`; three keys against four queries in registers.
 #[inline(always)]
-fn score_tile(rows: &[&[f32]], query: &[f32], ahead: &mut Ahead<'_>, scores: &mut [[f32; TILE]; QUERIES]) {
+fn score_tile(rows: &[&[f32]], query: &[f32], ahead: &mut Ahead, scores: &mut [[f32; TILE]; QUERIES]) {
     let width = rows[0].len();
     let queries = query.len() / width;
     for near in (0..queries).step_by(NEAR_QUERIES) {
@@ -162,7 +192,7 @@ fn score_tile(rows: &[&[f32]], query: &[f32], ahead: &mut Ahead<'_>, scores: &mu
                     (false, 2) => dots::<1, 2>(query, &rows[key..], scores, key),
                     (false, _) => dots::<1, 1>(query, &rows[key..], scores, key),
                 }
-                ahead.step();
+                ahead.step(ahead.per_scores);
                 q += if end - q >= 4 { 4 } else { 1 };
             }
             key += keys;
@@ -256,14 +286,15 @@ fn weigh_some(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f
     factor
 }
 
-/// `values[q] = factors[q] * values[q] + Σ weights[q][key] rows[key]`, in the order of the keys; four queries and
-/// two registers of values at a time (of three, one would go through memory in each round).
+/// `values[q] = factors[q] * values[q] + Σ weights[q][key] rows[key]`, in the order of the keys; some queries and
+/// two registers of values at a time.
 #[inline(always)]
 fn add_values(
     rows: &[&[f32]],
     weights: &[[f32; TILE]; QUERIES],
     factors: &[f32; QUERIES],
     queries: usize,
+    ahead: &mut Ahead,
     values: &mut [f32],
 ) {
     let len = values.len() / queries;
@@ -278,15 +309,47 @@ fn add_values(
         while q < queries {
             let (weights, factors) = (&weights[q..], &factors[q..]);
             let values = &mut values[q * len + column..];
-            match (queries - q >= 4, columns > REGISTER) {
-                (true, true) => value_block::<4, 2>(rows, column, weights, factors, values, len),
-                (true, false) => value_block::<4, 1>(rows, column, weights, factors, values, len),
-                (false, true) => value_block::<1, 2>(rows, column, weights, factors, values, len),
-                (false, false) => value_block::<1, 1>(rows, column, weights, factors, values, len),
-            }
-            q += if queries - q >= 4 { 4 } else { 1 };
+            let left = queries - q;
+            let done = match columns {
+                REGISTER => value_blocks::<1>(rows, column, weights, factors, left, values, len),
+                _ => value_blocks::<2>(rows, column, weights, factors, left, values, len),
+            };
+            ask_for_column(
+                &rows[rows.len() * q / queries..rows.len() * (q + done) / queries],
+                column + columns,
+            );
+            ahead.step(ahead.per_values);
+            q += done;
         }
         column += columns;
+    }
+}
+
+/// Column by column numbers are a row apart, which hardware does not foresee; rows are in the second-level cache.
+#[inline(always)]
+fn ask_for_column(rows: &[&[f32]], column: usize) {
+    for row in rows {
+        prefetch(row.as_ptr().wrapping_add(column).cast(), LINE);
+    }
+}
+
+/// Some of the queries that are left; how many. Six have twelve sums in registers, which hides what an addition takes;
+/// eight are better halved.
+#[inline(always)]
+fn value_blocks<const V: usize>(
+    rows: &[&[f32]],
+    column: usize,
+    weights: &[[f32; TILE]],
+    factors: &[f32],
+    left: usize,
+    values: &mut [f32],
+    stride: usize,
+) -> usize {
+    match left {
+        8 | 4 | 5 => value_block::<4, V>(rows, column, weights, factors, values, stride),
+        6.. => value_block::<6, V>(rows, column, weights, factors, values, stride),
+        2 | 3 => value_block::<2, V>(rows, column, weights, factors, values, stride),
+        _ => value_block::<1, V>(rows, column, weights, factors, values, stride),
     }
 }
 
@@ -298,7 +361,7 @@ fn value_block<const Q: usize, const V: usize>(
     factors: &[f32],
     values: &mut [f32],
     stride: usize,
-) {
+) -> usize {
     assert!(rows.len() <= TILE && weights.len() >= Q && factors.len() >= Q);
     let mut sums = [[[0.0; REGISTER]; V]; Q];
     for q in 0..Q {
@@ -329,6 +392,7 @@ fn value_block<const Q: usize, const V: usize>(
             after[v * REGISTER..][..REGISTER].copy_from_slice(&sums[q][v]);
         }
     }
+    Q
 }
 
 /// A row's numbers in `V` registers.

@@ -6,6 +6,7 @@ use k2_kernels::attention::{AttentionScratch, Pages, Row, Shape, attend};
 use proptest::prelude::*;
 
 use crate::random::Random;
+use crate::stored::CacheFormat;
 
 /// The rows of a sequence and what asks for them.
 struct Case {
@@ -26,7 +27,7 @@ impl Case {
     }
 
     /// Attends over the rows laid out in pages of a cache that holds NaN wherever it may not be read.
-    fn attend(&self, page_len: usize, query: &[f32], random: &mut Random) -> Vec<f32> {
+    fn attend(&self, format: CacheFormat, page_len: usize, query: &[f32], random: &mut Random) -> Vec<f32> {
         let pages = self.keys.div_ceil(page_len);
         let block_table = random.permutation(pages + 3);
         let mut cache = vec![f32::NAN; block_table.len() * page_len * self.width];
@@ -34,7 +35,8 @@ impl Case {
             let at = (block_table[key / page_len] * page_len + key % page_len) * self.width;
             cache[at..at + self.width].copy_from_slice(row);
         }
-        let page = |block: &usize| &cache[block * page_len * self.width..][..page_len * self.width];
+        let (cache, page_numbers) = (format.store(&cache), page_len * self.width);
+        let page = |block: &usize| cache.page(block * page_numbers, page_numbers);
         let pages = Pages {
             pages: block_table[..pages].iter().map(page).collect(),
             page_len,
@@ -80,7 +82,7 @@ impl Case {
 }
 
 fn check(case: &Case, page_len: usize, random: &mut Random) {
-    let found = case.attend(page_len, &case.query, random);
+    let found = case.attend(CacheFormat::F32, page_len, &case.query, random);
     for (head, found) in found.chunks_exact(case.value_len).enumerate() {
         let (want, rounding) = case.naive(head);
         // Values are below one: a weight that is off by a share moves the result by no more than that. One
@@ -92,11 +94,18 @@ fn check(case: &Case, page_len: usize, random: &mut Random) {
         }
     }
     let bits = |numbers: &[f32]| numbers.iter().map(|n| n.to_bits()).collect::<Vec<_>>();
-    let other_pages = case.attend(1 + random.below(40), &case.query, random);
+    let other_pages = case.attend(CacheFormat::F32, 1 + random.below(40), &case.query, random);
     assert!(bits(&found) == bits(&other_pages), "pages of {page_len} and others");
     let head = random.below(case.heads);
-    let alone = case.attend(page_len, &case.query[head * case.width..][..case.width], random);
+    let alone =
+        case.attend(CacheFormat::F32, page_len, &case.query[head * case.width..][..case.width], random);
     assert!(bits(&found[head * case.value_len..][..case.value_len]) == bits(&alone), "head {head} alone");
+    for format in CacheFormat::rounding(case.width) {
+        let rounded = Case { rows: format.round(&case.rows), query: case.query.clone(), ..*case };
+        let [widened_before, widened_as_read] =
+            [CacheFormat::F32, *format].map(|format| rounded.attend(format, page_len, &case.query, random));
+        assert!(bits(&widened_before) == bits(&widened_as_read), "{format:?}");
+    }
 }
 
 proptest! {

@@ -7,6 +7,7 @@ use proptest::{prelude::*, sample::select};
 
 use crate::matrices::{Format, numbers};
 use crate::random::Random;
+use crate::stored::CacheFormat;
 
 /// A sequence's cached rows, and the queries of its last rows.
 struct Case {
@@ -34,7 +35,7 @@ impl Case {
     }
 
     /// The rows of the sequence in runs of up to `size`, with a run of somebody else's before them.
-    fn attend(&self, size: usize, random: &mut Random) -> Vec<f32> {
+    fn attend(&self, format: CacheFormat, size: usize, random: &mut Random) -> Vec<f32> {
         let (page_len, keys) = (1 + random.below(40), self.start + self.count);
         let count = keys.div_ceil(page_len);
         let block_table = random.permutation(count + 2);
@@ -43,7 +44,8 @@ impl Case {
             let at = (block_table[key / page_len] * page_len + key % page_len) * self.width;
             cache[at..at + self.width].copy_from_slice(row);
         }
-        let page = |block: &usize| &cache[block * page_len * self.width..][..page_len * self.width];
+        let (cache, page_numbers) = (format.store(&cache), page_len * self.width);
+        let page = |block: &usize| cache.page(block * page_numbers, page_numbers);
         let pages = |keys: usize| Pages {
             pages: block_table[..keys.div_ceil(page_len)].iter().map(page).collect(),
             page_len,
@@ -102,9 +104,10 @@ impl Case {
     }
 }
 
-fn check(case: &Case, random: &mut Random) {
+/// The cached rows have been rounded to `stored`.
+fn check(case: &Case, stored: CacheFormat, random: &mut Random) {
     let DecompressedShape { heads, latent, value_len, .. } = case.shape;
-    let found = case.attend(case.count, random);
+    let found = case.attend(CacheFormat::F32, case.count, random);
     // A few rows: each costs as much as all that it sees.
     for row in [0, case.count / 2, case.count - 1] {
         let head = random.below(heads);
@@ -125,10 +128,10 @@ fn check(case: &Case, random: &mut Random) {
     }
     let bits = |numbers: &[f32]| numbers.iter().map(|n| n.to_bits()).collect::<Vec<_>>();
     for size in [1, 1 + random.below(case.count), case.count] {
-        let other = case.attend(size, random);
+        let other = case.attend(stored, size, random);
         assert!(
             bits(&found) == bits(&other),
-            "in runs of {size} of {} rows after {}",
+            "{stored:?} in runs of {size} of {} rows after {}",
             case.count,
             case.start
         );
@@ -145,6 +148,7 @@ proptest! {
         start in prop_oneof![0..3usize, 0..40usize, 200..600usize],
         count in prop_oneof![1..4usize, 1..50usize, 30..300usize],
         format in select(vec![Format::F32, Format::Bf16, Format::Int4]),
+        stored in select(vec![CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Q8]),
         is_split: bool,
         seed: u64,
     ) {
@@ -159,8 +163,8 @@ proptest! {
             ),
         };
         let width = (latent + shared_len).next_multiple_of(32);
-        let cached = random.floats((start + count) * width);
+        let cached = stored.round(&random.floats((start + count) * width));
         let query = random.floats(count * heads * (key_len + shared_len));
-        check(&Case { shape, width, cached, keys, values, start, count, query }, &mut random);
+        check(&Case { shape, width, cached, keys, values, start, count, query }, stored, &mut random);
     }
 }

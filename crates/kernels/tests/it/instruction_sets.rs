@@ -18,6 +18,7 @@ use crate::fp8::hostile;
 use crate::interleaved::{FORMATS, rearranged};
 use crate::matrices::Format;
 use crate::random::Random;
+use crate::stored::CacheFormat;
 
 /// Marks the lines to be compared.
 const MARK: &str = "bits: ";
@@ -44,7 +45,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 6 * Format::all().len() + 3 * FORMATS.len() + 5 * HOSTILE as usize + 7);
+    assert_eq!(want.len(), 6 * Format::all().len() + 3 * FORMATS.len() + 5 * HOSTILE as usize + 9);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -87,7 +88,9 @@ fn bits_of_every_operation() {
             );
         }
     }
-    report("attention", &attention());
+    for format in [CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Q8] {
+        report(format!("attention over {format:?}"), &attention(format));
+    }
     report("decompressed attention", &decompressed_attention());
     report("rmsnorm", &{
         let (x, mut y) = (Random(2).floats(3 * 331), vec![0.0; 3 * 331]);
@@ -130,9 +133,10 @@ fn transposed(w: &Matrix, tokens: usize) -> Vec<f32> {
     y
 }
 
-fn attention() -> Vec<f32> {
-    let (cache, query) = (Random(9).floats(21 * 16 * 96), Random(10).floats(2 * 7 * 96));
-    let pages = Pages { pages: cache.chunks_exact(16 * 96).collect(), page_len: 16, width: 96, keys: 331 };
+fn attention(format: CacheFormat) -> Vec<f32> {
+    let (cache, query) = (format.store(&Random(9).floats(21 * 16 * 96)), Random(10).floats(2 * 7 * 96));
+    let pages = (0..21).map(|page| cache.page(page * 16 * 96, 16 * 96)).collect();
+    let pages = Pages { pages, page_len: 16, width: 96, keys: 331 };
     let rows = [331, 75].map(|keys| Row { pages: &pages, keys });
     let shape = Shape { heads: 7, width: 96, value_len: 90, scale: 0.7 };
     let mut out = vec![0.0; 2 * 7 * 90];
@@ -141,8 +145,9 @@ fn attention() -> Vec<f32> {
 }
 
 fn decompressed_attention() -> Vec<f32> {
-    let (cache, query) = (Random(12).floats(331 * 96), Random(13).floats(40 * 3 * 33));
-    let pages = Pages { pages: cache.chunks(331 * 96).collect(), page_len: 331, width: 96, keys: 331 };
+    let cache = CacheFormat::Bf16.store(&Random(12).floats(331 * 96));
+    let query = Random(13).floats(40 * 3 * 33);
+    let pages = Pages { pages: vec![cache.page(0, 331 * 96)], page_len: 331, width: 96, keys: 331 };
     let (heads, latent, key_len, shared_len, value_len) = (3, 64, 21, 12, 35);
     let shape = DecompressedShape { heads, latent, key_len, shared_len, value_len, scale: 0.7 };
     let w = &Format::Bf16.matrix(&mut Random(14), heads * (key_len + value_len), latent);

@@ -16,4 +16,5 @@ mod products;
 mod random;
 mod rows;
 mod storage;
+mod stored;
 mod swiglu;
