@@ -60,7 +60,7 @@ pub(crate) struct ServeArgs {
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
     let plan = args.plan();
     let tokenizer = args.tokenizer.as_deref().map(tokenizer::open).transpose()?;
-    let target = args.endpoint.open(plan.clients)?;
+    let target = args.endpoint.open()?;
     let bar = bar(plan.until);
     let report = load::run(&target.endpoint, &target.model, &plan, tokenizer.as_ref(), |sample| {
         if let Some(error) = &sample.error {

@@ -31,9 +31,9 @@ pub(crate) struct Endpoint {
 
 impl EndpointArgs {
     /// Reaches the endpoint if it has to say which models it has.
-    pub(crate) fn open(&self, connections: usize) -> Result<Endpoint, Box<dyn Error>> {
+    pub(crate) fn open(&self) -> Result<Endpoint, Box<dyn Error>> {
         let timeout = Duration::from_secs(self.timeout);
-        let options = Options { api_key: self.api_key.clone(), timeout, connections, ..Options::default() };
+        let options = Options { api_key: self.api_key.clone(), timeout, ..Options::default() };
         let endpoint = k2_eval::Endpoint::new(&self.url, &options)?;
         let model = match &self.model {
             Some(model) => model.clone(),

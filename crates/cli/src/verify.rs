@@ -68,7 +68,7 @@ enum ThinkMode {
 pub(crate) fn run(args: &VerifyArgs) -> Result<(), Box<dyn Error>> {
     let tokenizer = args.tokenizer.as_deref().map(tokenizer::open).transpose()?;
     let settings = args.settings(tokenizer.as_ref())?;
-    let target = args.endpoint.open(settings.concurrency)?;
+    let target = args.endpoint.open()?;
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} checks, {eta} left {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

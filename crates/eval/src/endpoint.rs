@@ -13,7 +13,8 @@ use crate::sse::{Event, EventParser};
 /// Characters of a body that a message quotes.
 const EXCERPT: usize = 200;
 
-/// A place that answers requests. Clones share their connections.
+/// A place that answers requests, each on a connection of its own: one that the other side has just closed would lose
+/// a request, and sending it once more would hide a server's faults.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     agent: Agent,
@@ -30,15 +31,13 @@ pub struct Options {
     pub api_key: Option<String>,
     /// Longest time for one answer, from connecting to its last byte.
     pub timeout: Duration,
-    /// Connections kept open.
-    pub connections: usize,
     /// Longest body of an answer, in bytes.
     pub max_body: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { api_key: None, timeout: Duration::from_secs(600), connections: 4, max_body: 256 << 20 }
+        Options { api_key: None, timeout: Duration::from_secs(600), max_body: 256 << 20 }
     }
 }
 
@@ -79,8 +78,8 @@ impl Endpoint {
             .max_redirects(0) // a key goes nowhere else
             .max_redirects_will_error(false)
             .timeout_global(Some(options.timeout))
-            .max_idle_connections(options.connections)
-            .max_idle_connections_per_host(options.connections)
+            .max_idle_connections(0)
+            .max_idle_connections_per_host(0)
             .user_agent(concat!("k2/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();

@@ -99,3 +99,12 @@ fn a_stream_comes_as_events() {
     let Body::Events(events) = response.body else { panic!("{response:?}") };
     assert_eq!(events[0].data, "1");
 }
+
+/// One that answers the first request of a connection and then says nothing more.
+#[test]
+fn each_request_has_a_connection_of_its_own() {
+    let endpoint = endpoint(&says(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", false));
+    for _ in 0..2 {
+        assert_eq!(endpoint.post("x", &json!({})).unwrap().status, 200);
+    }
+}
