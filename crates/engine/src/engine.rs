@@ -45,6 +45,9 @@ pub struct EngineOptions {
     /// many of a prompt that is alone, unless its logits are wanted.
     /// Results do not depend on it.
     pub prefill_chunk: usize,
+    /// How long answers wait for a step of a prompt before they have steps of their own between its layers, where it takes much
+    /// longer than that; zero for a step after every layer. Results do not depend on it.
+    pub patience: Duration,
     /// Sequences computed at the same time. Results do not depend on it.
     pub max_sequences: usize,
     /// Requests that may wait.
@@ -68,6 +71,7 @@ impl Default for EngineOptions {
             context_tokens: 32_768,
             cache_tokens: 0,
             prefill_chunk: 256,
+            patience: Duration::from_millis(300),
             max_sequences: 32,
             max_waiting: 64,
             cache_dtype: CacheDtype::default(),
@@ -85,6 +89,7 @@ pub(crate) struct Limits {
     pub(crate) context_tokens: usize,
     pub(crate) cache_tokens: usize,
     pub(crate) prefill_chunk: usize,
+    pub(crate) patience: Duration,
     pub(crate) max_sequences: usize,
     pub(crate) max_waiting: usize,
     pub(crate) cache_dtype: CacheDtype,
@@ -237,6 +242,7 @@ impl EngineOptions {
             context_tokens,
             cache_tokens,
             prefill_chunk: self.prefill_chunk,
+            patience: self.patience,
             max_sequences: self.max_sequences,
             max_waiting: self.max_waiting,
             interleave: self.interleave,

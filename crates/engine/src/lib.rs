@@ -1,6 +1,6 @@
 //! Sequences of token ids through the model: requests go in, events come out.
 //!
-//! One thread owns model, cache and scratch. [`Engine::submit`] checks a [`Request`] and puts it into a
+//! One thread owns model and cache. [`Engine::submit`] checks a [`Request`] and puts it into a
 //! bounded queue; what becomes of it arrives as [`Events`]. A step is schedule → forward → sample → emit,
 //! over all running sequences together; what they share is computed once. Text is the business of `k2-chat`: the engine maps ids to
 //! ids.
@@ -19,6 +19,7 @@ mod sampler;
 mod scheduler;
 mod sequence;
 mod stats;
+mod step;
 mod turns;
 mod worker;
 

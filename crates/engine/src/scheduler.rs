@@ -107,6 +107,22 @@ impl Scheduler {
         parts
     }
 
+    /// A token of each answer that has a block for it without anybody leaving the cache.
+    pub(crate) fn answers(&mut self) -> Vec<Part> {
+        let Scheduler { running, pool, .. } = self;
+        let mut has_room = |sequence: &mut Sequence| {
+            sequence.pending() == 1
+                && !sequence.is_loading()
+                && !sequence.is_cancelled()
+                && sequence.reserve(1, pool)
+        };
+        let places = running
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(place, sequence)| has_room(sequence).then_some(Part { sequence: place, count: 1 }));
+        places.collect()
+    }
+
     /// Says how things stand.
     pub(crate) fn count(&self) {
         let (used, idle, free) = self.pool.census();
@@ -289,6 +305,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
 
     use k2_model::CacheDtype;
     use proptest::prelude::*;
@@ -307,6 +324,7 @@ mod tests {
             context_tokens: cache_tokens,
             cache_tokens,
             prefill_chunk,
+            patience: Duration::ZERO,
             max_sequences,
             max_waiting: 64,
             cache_dtype: CacheDtype::F32,

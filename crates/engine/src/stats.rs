@@ -31,6 +31,8 @@ pub struct Stats {
     pub completion_tokens: u64,
     /// Sequences that left the cache before their end, so that others could go on.
     pub preemptions: u64,
+    /// Steps of answers between two layers of a prompt.
+    pub steps_between_layers: u64,
     /// Nanoseconds in which grammars said which ids may come; the engine waits for them.
     pub mask_nanos: u64,
     /// Bytes of weights rearranged since the engine's start.
@@ -76,6 +78,7 @@ pub(crate) struct Counters {
     pub(crate) num_cached_tokens: AtomicU64,
     pub(crate) completion_tokens: AtomicU64,
     pub(crate) preemptions: AtomicU64,
+    pub(crate) steps_between_layers: AtomicU64,
     pub(crate) mask_nanos: AtomicU64,
     pub(crate) interleaved_bytes: AtomicU64,
     pub(crate) stopped: AtomicU64,
@@ -102,6 +105,7 @@ impl Counters {
             num_cached_tokens: read(&self.num_cached_tokens),
             completion_tokens: read(&self.completion_tokens),
             preemptions: read(&self.preemptions),
+            steps_between_layers: read(&self.steps_between_layers),
             mask_nanos: read(&self.mask_nanos),
             interleaved_bytes: read(&self.interleaved_bytes),
             prefix_store,

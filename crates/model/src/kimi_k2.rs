@@ -43,7 +43,30 @@ impl KimiK2 {
         cache: &mut KvCache,
         chunks: &[Chunk<'_>],
         scratch: &'s mut Scratch,
+        trace: Option<&mut Trace>,
+    ) -> Result<&'s [f32], BatchError> {
+        self.pass(cache, chunks, scratch, trace, &mut |_| ())
+    }
+
+    /// The same, and calls `between` after each layer but the last: who waits can have a step of its own, with a scratch of
+    /// its own, in the blocks of the cache that are not these chunks'.
+    pub fn forward_in_layers<'s>(
+        &self,
+        cache: &mut KvCache,
+        chunks: &[Chunk<'_>],
+        scratch: &'s mut Scratch,
+        between: &mut dyn FnMut(&mut KvCache),
+    ) -> Result<&'s [f32], BatchError> {
+        self.pass(cache, chunks, scratch, None, between)
+    }
+
+    fn pass<'s>(
+        &self,
+        cache: &mut KvCache,
+        chunks: &[Chunk<'_>],
+        scratch: &'s mut Scratch,
         mut trace: Option<&mut Trace>,
+        between: &mut dyn FnMut(&mut KvCache),
     ) -> Result<&'s [f32], BatchError> {
         let batch = Batch::new(chunks, &self.config, cache)?;
         self.embed(&batch, scratch);
@@ -53,6 +76,9 @@ impl KimiK2 {
             trace.hidden_states.push(scratch.x[..batch.rows() * self.config.hidden_size].to_vec());
         }
         for (layer, weights) in self.layers.iter().enumerate() {
+            if layer > 0 {
+                between(cache);
+            }
             let step = Step {
                 config: &self.config,
                 pool: &self.pool,

@@ -184,6 +184,11 @@ impl Collector for OfEngine {
             ("k2_cached_prompt_tokens", "How many of them were in the cache", stats.num_cached_tokens),
             ("k2_generated_tokens", "Tokens chosen", stats.completion_tokens),
             ("k2_preemptions", "Sequences that left the cache so that others could go on", stats.preemptions),
+            (
+                "k2_steps_between_layers",
+                "Steps of answers between two layers of a long prompt",
+                stats.steps_between_layers,
+            ),
             ("k2_rearranged_bytes", "Weights rearranged while nobody waited", stats.interleaved_bytes),
         ] {
             let counter = ConstCounter::new(value);

@@ -2,8 +2,9 @@
 //! and come back, its tokens and logits are those that it gets alone.
 
 use std::path::Path;
+use std::time::Duration;
 
-use k2_engine::{AnswerMarkers, Engine, EngineOptions, FinishReason, Request, Sampling, Usage};
+use k2_engine::{AnswerMarkers, Engine, EngineOptions, FinishReason, Request, Sampling, Stats, Usage};
 use k2_kernels::Pool;
 use k2_model::synthetic::{Shape, SyntheticFormat};
 use k2_model::{KimiK2, Synthetic};
@@ -47,11 +48,11 @@ fn alone(folder: &Path, answers: Option<AnswerMarkers>, request: &Request) -> An
 
 /// All requests at once, twice over, so that each has 31 others beside it; each answer must be the one that it
 /// gets alone.
-fn check(folder: &Path, options: EngineOptions) {
-    check_requests(folder, options, &requests(folder));
+fn check(folder: &Path, options: EngineOptions) -> Stats {
+    check_requests(folder, options, &requests(folder))
 }
 
-fn check_requests(folder: &Path, options: EngineOptions, requests: &[Request]) {
+fn check_requests(folder: &Path, options: EngineOptions, requests: &[Request]) -> Stats {
     let engine = start(folder, options);
     let submit = |request: &Request| engine.submit(request.clone()).unwrap();
     let running: Vec<[_; 2]> = requests.iter().map(|request| [submit(request), submit(request)]).collect();
@@ -62,6 +63,7 @@ fn check_requests(folder: &Path, options: EngineOptions, requests: &[Request]) {
             same(&found, &wanted, &format!("{}: {options:?}: {request:?}", folder.display()));
         }
     }
+    engine.stats()
 }
 
 /// What the cache knew is the one thing that may differ.
@@ -75,7 +77,9 @@ fn same(found: &Answer, wanted: &Answer, what: &str) {
 #[test]
 fn company_changes_nothing() {
     let roomy = EngineOptions { context_tokens: 320, cache_tokens: 20_000, ..EngineOptions::default() };
-    folders().iter().for_each(|folder| check(folder, roomy));
+    for folder in folders() {
+        check(&folder, roomy);
+    }
 }
 
 /// Drafts of every length, right and wrong, in a cache with room and in one without.
@@ -122,6 +126,26 @@ fn leaving_and_coming_back_changes_nothing() {
             ..EngineOptions::default()
         };
         check(&bf16(), tight);
+    }
+}
+
+/// With room and without, drafts and all: answers have steps after every layer of somebody else's prompt.
+#[test]
+fn steps_between_the_layers_of_a_prompt_change_nothing() {
+    for (prefill_chunk, cache_tokens, speculate) in [(64, 20_000, 0), (17, 320, 4)] {
+        let options = EngineOptions {
+            context_tokens: 320,
+            cache_tokens,
+            prefill_chunk,
+            speculate,
+            patience: Duration::ZERO,
+            ..EngineOptions::default()
+        };
+        let stats = check(&bf16(), options);
+        assert!(stats.steps_between_layers > 0, "{stats:?}");
+        let patient = EngineOptions { patience: Duration::from_secs(1000), ..options };
+        // Before anything is known of a prompt's pace its layers are done one by one.
+        assert_eq!(check(&bf16(), patient).steps_between_layers, 0);
     }
 }
 

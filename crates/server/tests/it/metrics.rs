@@ -86,6 +86,7 @@ async fn everything_is_counted() {
     for name in [
         "k2_sequences_paused",
         "k2_preemptions_total",
+        "k2_steps_between_layers_total",
         "k2_rearranged_bytes_total",
         "k2_cached_prompt_tokens_total",
         "k2_kv_blocks{state=\"idle\"}",
