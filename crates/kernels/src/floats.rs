@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 mod transposed;
 
@@ -43,7 +45,15 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: 
     fn on_avx2(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
         by_tokens::<avx2::Avx2>(piece, out, out_stride);
     }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    fn on_neon(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
+        by_tokens::<neon::Neon>(piece, out, out_stride);
+    }
     match isa {
+        // SAFETY: NEON is part of every aarch64.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { on_neon(piece, out, out_stride) },
         // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2(piece, out, out_stride) },

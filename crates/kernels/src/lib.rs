@@ -20,6 +20,8 @@ pub mod latents;
 pub mod limits;
 pub mod matmul;
 pub mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod pool;
 mod prefetch;
 mod quantized;

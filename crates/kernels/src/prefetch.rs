@@ -68,6 +68,21 @@ fn ask<const HINT: i32>(start: *const u8, bytes: usize) {
         // SAFETY: a hint, which never faults; SSE is part of every x86-64.
         unsafe { _mm_prefetch::<HINT>(start.wrapping_add(line * CACHE_LINE).cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    for line in 0..bytes.div_ceil(CACHE_LINE) {
+        let line = start.wrapping_add(line * CACHE_LINE);
+        // SAFETY: a hint, which never faults; part of every aarch64.
+        unsafe {
+            match HINT {
+                FIRST_LEVEL => {
+                    std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly))
+                }
+                _ => {
+                    std::arch::asm!("prfm pldl2keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly))
+                }
+            }
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (start, bytes, CACHE_LINE);
 }

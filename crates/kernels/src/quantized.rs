@@ -18,6 +18,8 @@ mod blocks_of_32;
 mod groups;
 mod k_quants;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use crate::ggml::GgmlType;
@@ -147,7 +149,28 @@ fn on_layout<F: Format, const PANELS: bool>(
     fn on_vnni<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
         whole::<avx2::Avx2<true, PANELS>, F>(piece, out);
     }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    fn on_neon<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+        whole::<neon::Neon<false, PANELS>, F>(piece, out);
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon,dotprod")]
+    fn on_dotprod<F: Format, const PANELS: bool>(
+        piece: &Piece<'_>,
+        out: &mut [f32; MOST_ROWS * MOST_TOKENS],
+    ) {
+        whole::<neon::Neon<true, PANELS>, F>(piece, out);
+    }
     match isa {
+        // SAFETY: NEON is part of every aarch64; `dotprod` is looked for.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => unsafe {
+            on_dotprod::<F, PANELS>(piece, out)
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { on_neon::<F, PANELS>(piece, out) },
         // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features; VNNI is looked for.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F, PANELS>(piece, out) },

@@ -33,8 +33,16 @@ pub(crate) fn transposed(isa: Isa, part: &Part<'_>, sums: &mut [f32]) -> usize {
     fn on_avx2(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
         by_format::<super::avx2::Avx2>(part, sums);
     }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    fn on_neon(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
+        by_format::<super::neon::Neon>(part, sums);
+    }
     let groups = sums.as_chunks_mut().0;
     match isa {
+        // SAFETY: NEON is part of every aarch64.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { on_neon(part, groups) },
         // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2(part, groups) },

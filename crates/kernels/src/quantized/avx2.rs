@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::activations::{BLOCK, Block};
-use super::lanes::{Lanes, ROWS, most_in_i16};
+use super::lanes::{Lanes, ROWS};
 
 /// Made only in functions compiled for AVX2, FMA and F16C, and AVX-512 VNNI and VL if so said.
 #[derive(Clone, Copy)]
@@ -327,4 +327,14 @@ unsafe fn words<const PANELS: bool>(rows: &[*const u8; ROWS], at: usize) -> __m1
     }
     let [a, b, c, d, e, f, g, h] = numbers;
     simd!(_mm_setr_epi16(a, b, c, d, e, f, g, h))
+}
+
+/// How many products `code * x + code * x` of codes with `BITS` bits an i16 surely holds, as a power of two.
+const fn most_in_i16(bits: u32) -> usize {
+    match bits {
+        0..=4 => 8, // 8 * 2 * 15 * 127 = 30,480
+        5 => 4,
+        6 => 2,
+        _ => 1,
+    }
 }

@@ -89,13 +89,3 @@ pub(super) trait Lanes: Copy {
     /// `factors.0 * sums[0] + factors.1 * sums[1]`, the factors being i16.
     fn dot_sums(factors: Self::Int, x: &Block) -> Self::Int;
 }
-
-/// How many products `code * x + code * x` of codes with `BITS` bits an i16 surely holds, as a power of two.
-pub(super) const fn most_in_i16(bits: u32) -> usize {
-    match bits {
-        0..=4 => 8, // 8 * 2 * 15 * 127 = 30,480
-        5 => 4,
-        6 => 2,
-        _ => 1,
-    }
-}

@@ -29,7 +29,7 @@ const HOSTILE: u64 = 20;
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let of = |isa: Isa| -> Vec<String> {
-        let output = Command::new(std::env::current_exe().unwrap())
+        let output = itself()
             .args([
                 "--exact",
                 "instruction_sets::bits_of_every_operation",
@@ -51,6 +51,16 @@ fn every_instruction_set_gives_the_same_bits() {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
         }
     }
+}
+
+/// This program; with `K2_EMULATOR="qemu-aarch64 -cpu max …"` under that, as a program that an emulator runs cannot know of it.
+fn itself() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let Ok(emulator) = std::env::var("K2_EMULATOR") else { return Command::new(program) };
+    let mut words = emulator.split_whitespace();
+    let mut command = Command::new(words.next().expect("K2_EMULATOR names a program"));
+    command.args(words).arg(program);
+    command
 }
 
 /// Prints what `every_instruction_set_gives_the_same_bits` compares.

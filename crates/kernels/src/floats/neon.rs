@@ -1,0 +1,116 @@
+//! The 16 lanes in four 128-bit vectors of NEON. Names are those of Arm's *Neon Intrinsics Reference*.
+
+use std::arch::aarch64::*;
+
+use super::Vectors;
+use crate::dot::{LANES, Sum};
+use crate::neon::f16_bits_to_f32;
+
+/// Made only in functions compiled for NEON.
+pub(super) struct Neon;
+
+/// Numbers of a vector.
+const WIDTH: usize = 4;
+
+/// An expression of intrinsics.
+macro_rules! simd {
+    ($expression:expr) => {{
+        // SAFETY: `Neon` is used only inside functions compiled for NEON, on machines that have it; what is loaded is a
+        // reference to that many bytes.
+        unsafe { $expression }
+    }};
+}
+
+/// Calls for each of the four vectors.
+macro_rules! each {
+    (|$i:ident| $expression:expr) => {
+        simd!([0, 1, 2, 3].map(
+            #[inline(always)]
+            |$i: usize| $expression
+        ))
+    };
+}
+
+/// Four u16 from number `4 i` on, as 32 bits.
+#[inline(always)]
+fn words(numbers: &[u8; 32], i: usize) -> uint32x4_t {
+    simd!(vmovl_u16(vreinterpret_u16_u8(vld1_u8(numbers[2 * WIDTH * i..].as_ptr()))))
+}
+
+impl Vectors for Neon {
+    type Lanes = [float32x4_t; LANES / WIDTH];
+
+    #[inline(always)]
+    fn zero() -> Self::Lanes {
+        each!(|_i| vdupq_n_f32(0.0))
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self::Lanes {
+        each!(|_i| vdupq_n_f32(x))
+    }
+
+    #[inline(always)]
+    fn f32(numbers: &[u8; 64]) -> Self::Lanes {
+        each!(|i| vreinterpretq_f32_u8(vld1q_u8(numbers[4 * WIDTH * i..].as_ptr())))
+    }
+
+    #[inline(always)]
+    fn f16(numbers: &[u8; 32]) -> Self::Lanes {
+        each!(|i| f16_bits_to_f32(words(numbers, i)))
+    }
+
+    #[inline(always)]
+    fn bf16(numbers: &[u8; 32]) -> Self::Lanes {
+        each!(|i| vreinterpretq_f32_u32(vshlq_n_u32::<16>(words(numbers, i))))
+    }
+
+    /// Each byte to the top of its f32, then down with its sign: exponent and fraction are where they belong.
+    #[inline(always)]
+    fn e4m3(numbers: &[u8; 16]) -> Self::Lanes {
+        /// Bytes outside the table are zero.
+        const TOPS: [u32; WIDTH] = [0x00ff_ffff, 0x01ff_ffff, 0x02ff_ffff, 0x03ff_ffff];
+        each!(|i| {
+            let places = vaddq_u32(vld1q_u32(TOPS.as_ptr()), vdupq_n_u32((WIDTH * i) as u32 * 0x0100_0000));
+            let tops = vqtbl1q_u8(vld1q_u8(numbers.as_ptr()), vreinterpretq_u8_u32(places));
+            let bits = vreinterpretq_u32_s32(vshrq_n_s32::<4>(vreinterpretq_s32_u8(tops)));
+            vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0x87f0_0000)))
+        })
+    }
+
+    #[inline(always)]
+    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool {
+        simd!({
+            let magnitude = vdupq_n_u8(0x7f);
+            let mut most = vdupq_n_u8(0);
+            for numbers in numbers.as_chunks::<16>().0 {
+                most = vmaxq_u8(most, vandq_u8(vld1q_u8(numbers.as_ptr()), magnitude));
+            }
+            vmaxvq_u8(most) < 0x7f
+        })
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; LANES]) -> Self::Lanes {
+        each!(|i| vld1q_f32(x[WIDTH * i..].as_ptr()))
+    }
+
+    #[inline(always)]
+    fn scaled(a: Self::Lanes, factor: f32) -> Self::Lanes {
+        each!(|i| vmulq_n_f32(a[i], factor))
+    }
+
+    #[inline(always)]
+    fn fma(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
+        each!(|i| vfmaq_f32(c[i], a[i], b[i]))
+    }
+
+    #[inline(always)]
+    fn store(a: Self::Lanes) -> Sum {
+        let mut out = [0.0; LANES];
+        for (out, a) in out.chunks_exact_mut(WIDTH).zip(a) {
+            simd!(vst1q_f32(out.as_mut_ptr(), a));
+        }
+        out
+    }
+}
