@@ -101,13 +101,7 @@ impl Steps {
         let chunks: Vec<Chunk<'_>> =
             parts.iter().flat_map(|part| running[part.sequence].chunks(part.count)).collect();
         let scratch = if has_prompt { &mut self.prompts } else { &mut self.answers };
-        // A bug in a step must not take the engine with it.
-        let computed =
-            caught("forward pass", || model.forward(cache, &chunks, scratch, None).map(<[f32]>::to_vec));
-        if computed.is_err() {
-            *scratch = Scratch::default();
-        }
-        let logits = computed?.map_err(|error| error.to_string())?;
+        let logits = logits(model, cache, &chunks, scratch, &mut |_| ())?;
         Ok(Computed { logits, took: began.elapsed() })
     }
 
@@ -155,12 +149,9 @@ impl Steps {
                 waiting_since = Instant::now();
             }
         };
-        let computed = caught("forward pass", || {
-            model.forward_in_layers(cache, &chunks, &mut scratch, &mut between).map(<[f32]>::to_vec)
-        });
-        let logits = computed?.map_err(|error| error.to_string())?;
+        let logits = logits(model, cache, &chunks, &mut scratch, &mut between);
         self.prompts = scratch;
-        Ok(Computed { logits, took: began.elapsed().saturating_sub(answering) })
+        Ok(Computed { logits: logits?, took: began.elapsed().saturating_sub(answering) })
     }
 
     /// A step of the answers that have room for it: nobody leaves the cache while a prompt is computed in it.
@@ -200,6 +191,23 @@ impl Steps {
         }
         ended.into_iter().rev().for_each(|(place, reason)| self.scheduler.finish(place, reason));
     }
+}
+
+/// The forward pass; a bug in it must not take the engine with it.
+fn logits(
+    model: &KimiK2,
+    cache: &mut KvCache,
+    chunks: &[Chunk<'_>],
+    scratch: &mut Scratch,
+    between: &mut dyn FnMut(&mut KvCache),
+) -> Result<Vec<f32>, String> {
+    let computed = caught("forward pass", || {
+        model.forward_in_layers(cache, chunks, scratch, between).map(<[f32]>::to_vec)
+    });
+    if computed.is_err() {
+        *scratch = Scratch::default();
+    }
+    computed?.map_err(|error| error.to_string())
 }
 
 impl Pace {

@@ -41,18 +41,45 @@ impl<'a> Latents<'a> {
     where
         'a: 'r,
     {
-        if let Latents::F32(rows) = self {
-            return &rows[first..first + width];
-        }
-        let (row, rest) = std::mem::take(room).split_at_mut(width);
-        *room = rest;
         match self {
-            Latents::F32(_) => {}
-            Latents::Bf16(rows) => widen_bf16_body(&rows[first..first + width], row),
-            Latents::Q8(rows) => widen_q8_body(&rows[q8_bytes(first)..q8_bytes(first + width)], row),
+            Latents::F32(rows) => &rows[first..first + width],
+            Latents::Bf16(rows) => {
+                let row = front(room, width);
+                widen_bf16_body(&rows[first..first + width], row);
+                row
+            }
+            Latents::Q8(rows) => {
+                let row = front(room, width);
+                widen_q8_body(&rows[q8_bytes(first)..q8_bytes(first + width)], row);
+                row
+            }
         }
-        row
     }
+
+    /// All numbers.
+    pub fn to_f32(self) -> Vec<f32> {
+        match self {
+            Latents::F32(rows) => rows.to_vec(),
+            Latents::Bf16(rows) => {
+                let mut numbers = vec![0.0; rows.len()];
+                widen_bf16(isa(), rows, &mut numbers);
+                numbers
+            }
+            Latents::Q8(rows) => {
+                let mut numbers = vec![0.0; rows.len() / Q8_BYTES * Q8_GROUP];
+                widen_q8(isa(), rows, &mut numbers);
+                numbers
+            }
+        }
+    }
+}
+
+/// Cuts the first numbers off.
+#[inline(always)]
+fn front<'r>(room: &mut &'r mut [f32], len: usize) -> &'r mut [f32] {
+    let (front, rest) = std::mem::take(room).split_at_mut(len);
+    *room = rest;
+    front
 }
 
 /// Bytes of so many numbers in groups of eight bits.
@@ -66,14 +93,8 @@ pub fn narrow_bf16(row: &[f32], out: &mut [u16]) {
     out.iter_mut().zip(row).for_each(|(out, number)| *out = f32_to_bf16(*number));
 }
 
-/// The numbers of BF16 rows.
-pub fn widen_bf16(rows: &[u16], out: &mut [f32]) {
-    assert_eq!(rows.len(), out.len(), "a number each");
-    widen_bf16_isa(isa(), rows, out);
-}
-
 per_isa! {
-    fn widen_bf16_isa(rows: &[u16], out: &mut [f32]) = widen_bf16_body
+    fn widen_bf16(rows: &[u16], out: &mut [f32]) = widen_bf16_body
 }
 
 #[inline(always)]
@@ -98,14 +119,8 @@ pub fn narrow_q8(row: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The numbers of eight-bit rows.
-pub fn widen_q8(rows: &[u8], out: &mut [f32]) {
-    assert_eq!(rows.len() / Q8_BYTES * Q8_GROUP, out.len(), "a group of numbers for each of bytes");
-    widen_q8_isa(isa(), rows, out);
-}
-
 per_isa! {
-    fn widen_q8_isa(rows: &[u8], out: &mut [f32]) = widen_q8_body
+    fn widen_q8(rows: &[u8], out: &mut [f32]) = widen_q8_body
 }
 
 #[inline(always)]
@@ -134,14 +149,12 @@ mod tests {
             let (mut bf16, mut q8) = (vec![0; 96], vec![0; 3 * Q8_BYTES]);
             narrow_bf16(&row, &mut bf16);
             narrow_q8(&row, &mut q8);
-            let (mut from_bf16, mut from_q8) = (vec![0.0; 96], vec![0.0; 96]);
-            widen_bf16(&bf16, &mut from_bf16);
-            widen_q8(&q8, &mut from_q8);
+            let (from_bf16, from_q8) = (Latents::Bf16(&bf16).to_f32(), Latents::Q8(&q8).to_f32());
             for isa in Isa::available() {
                 let mut out = vec![0.0; 96];
-                widen_bf16_isa(isa, &bf16, &mut out);
+                widen_bf16(isa, &bf16, &mut out);
                 prop_assert_eq!(&out, &from_bf16);
-                widen_q8_isa(isa, &q8, &mut out);
+                widen_q8(isa, &q8, &mut out);
                 prop_assert_eq!(&out, &from_q8);
             }
             // Where numbers become subnormal, steps are no longer relative.
@@ -160,16 +173,14 @@ mod tests {
 
     #[test]
     fn zeros_stay_zeros_and_what_is_no_number_stays_none() {
-        let (mut bytes, mut numbers) = ([1; Q8_BYTES], [1.0; Q8_GROUP]);
+        let mut bytes = [1; Q8_BYTES];
         narrow_q8(&[0.0; Q8_GROUP], &mut bytes);
-        widen_q8(&bytes, &mut numbers);
+        let mut numbers = Latents::Q8(&bytes).to_f32();
         assert_eq!(numbers, [0.0; Q8_GROUP]);
         for wrong in [f32::NAN, f32::INFINITY] {
             numbers[3] = wrong;
             narrow_q8(&numbers, &mut bytes);
-            let mut out = [0.0; Q8_GROUP];
-            widen_q8(&bytes, &mut out);
-            assert!(!out[3].is_finite(), "{wrong}");
+            assert!(!Latents::Q8(&bytes).to_f32()[3].is_finite(), "{wrong}");
         }
     }
 }

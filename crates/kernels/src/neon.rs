@@ -22,3 +22,19 @@ pub(crate) unsafe fn f16_bits_to_f32(bits: uint32x4_t) -> float32x4_t {
         vreinterpretq_f32_u32(vorrq_u32(number, sign))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::f16_to_f32;
+
+    #[test]
+    fn every_f16_is_widened_as_in_plain_code() {
+        for bits in 0..=u16::MAX {
+            let mut found = [0.0; 4];
+            // SAFETY: NEON is part of every aarch64; four numbers are stored where four are.
+            unsafe { vst1q_f32(found.as_mut_ptr(), f16_bits_to_f32(vdupq_n_u32(bits.into()))) };
+            assert_eq!(found.map(f32::to_bits), [f16_to_f32(bits).to_bits(); 4], "{bits:#x}");
+        }
+    }
+}

@@ -6,13 +6,12 @@
 //! Rows are rounded to the cache's [`CacheDtype`] as they are written; attention widens them to f32 as it reads.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use k2_kernels::attention::Pages;
 use k2_kernels::huge_pages::advise_huge_pages;
-use k2_kernels::latents::{
-    Latents, Q8_BYTES, Q8_GROUP, narrow_bf16, narrow_q8, q8_bytes, widen_bf16, widen_q8,
-};
+use k2_kernels::latents::{Latents, Q8_GROUP, narrow_bf16, narrow_q8, q8_bytes};
 
 use crate::config::Config;
 
@@ -64,7 +63,7 @@ impl KvCache {
         let layer = || match dtype {
             CacheDtype::F32 => Rows::F32(zeros(numbers)),
             CacheDtype::Bf16 => Rows::Bf16(zeros(numbers)),
-            CacheDtype::Q8 => Rows::Q8(zeros(numbers / Q8_GROUP * Q8_BYTES)),
+            CacheDtype::Q8 => Rows::Q8(zeros(q8_bytes(numbers))),
         };
         KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), blocks, width }
     }
@@ -80,7 +79,7 @@ impl KvCache {
         let row = match dtype {
             CacheDtype::F32 => width * size_of::<f32>(),
             CacheDtype::Bf16 => width * size_of::<u16>(),
-            CacheDtype::Q8 => width / Q8_GROUP * Q8_BYTES,
+            CacheDtype::Q8 => q8_bytes(width),
         };
         config.num_hidden_layers * row
     }
@@ -113,19 +112,16 @@ impl KvCache {
     pub fn row(&self, layer: usize, block_table: &[u32], position: usize) -> Vec<f32> {
         let block = block_table[position / BLOCK_TOKENS] as usize;
         let at = (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * self.width;
-        let (numbers, mut row) = (at..at + self.width, vec![0.0; self.width]);
-        match &self.layers[layer] {
-            Rows::F32(rows) => row.copy_from_slice(&rows[numbers]),
-            Rows::Bf16(rows) => widen_bf16(&rows[numbers], &mut row),
-            Rows::Q8(rows) => widen_q8(&rows[q8_bytes(numbers.start)..q8_bytes(numbers.end)], &mut row),
-        }
-        row
+        self.layers[layer].latents(at..at + self.width).to_f32()
     }
 
     /// The first `keys` rows of a sequence in one layer.
     pub fn pages(&self, layer: usize, block_table: &[u32], keys: usize) -> Pages<'_> {
         let page = BLOCK_TOKENS * self.width;
-        let of_block = |block: &u32| self.layers[layer].block(*block as usize, page);
+        let of_block = |block: &u32| {
+            let at = *block as usize * page;
+            self.layers[layer].latents(at..at + page)
+        };
         let pages = block_table[..Self::blocks_for(keys)].iter().map(of_block).collect();
         Pages { pages, page_len: BLOCK_TOKENS, width: self.width, keys }
     }
@@ -190,12 +186,12 @@ impl Rows {
         }
     }
 
-    /// A block of `page` numbers.
-    fn block(&self, block: usize, page: usize) -> Latents<'_> {
+    /// Some numbers, of whole rows.
+    fn latents(&self, numbers: Range<usize>) -> Latents<'_> {
         match self {
-            Rows::F32(rows) => Latents::F32(&rows[block * page..][..page]),
-            Rows::Bf16(rows) => Latents::Bf16(&rows[block * page..][..page]),
-            Rows::Q8(rows) => Latents::Q8(&rows[q8_bytes(block * page)..q8_bytes((block + 1) * page)]),
+            Rows::F32(rows) => Latents::F32(&rows[numbers]),
+            Rows::Bf16(rows) => Latents::Bf16(&rows[numbers]),
+            Rows::Q8(rows) => Latents::Q8(&rows[q8_bytes(numbers.start)..q8_bytes(numbers.end)]),
         }
     }
 }

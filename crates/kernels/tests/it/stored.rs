@@ -1,6 +1,6 @@
 //! Cached rows in each of the cache's formats.
 
-use k2_kernels::latents::{Latents, Q8_GROUP, narrow_bf16, narrow_q8, q8_bytes, widen_bf16, widen_q8};
+use k2_kernels::latents::{Latents, Q8_GROUP, narrow_bf16, narrow_q8, q8_bytes};
 
 /// A format of cached rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +44,7 @@ impl CacheFormat {
 
     /// What rows are once they have been stored.
     pub(crate) fn round(self, rows: &[f32]) -> Vec<f32> {
-        let mut rounded = vec![0.0; rows.len()];
-        match self.store(rows) {
-            Stored::F32(stored) => return stored,
-            Stored::Bf16(stored) => widen_bf16(&stored, &mut rounded),
-            Stored::Q8(stored) => widen_q8(&stored, &mut rounded),
-        }
-        rounded
+        self.store(rows).page(0, rows.len()).to_f32()
     }
 }
 
