@@ -19,6 +19,7 @@
 
 mod answers;
 pub mod catalogue;
+pub mod chinese;
 mod conversation;
 mod declaration;
 pub mod dialogue;
@@ -38,12 +39,20 @@ pub use catalogue::{Catalogue, CatalogueError};
 pub use dialogue::{Call, Dialogue, Exchange, Topic};
 pub use draw::{Part, Scope, is_held_out};
 
+use std::sync::Arc;
+
 use conversation::Conversation;
 use draw::Draw;
 
 /// How often a dialogue has one exchange, two, and so on. Long ones teach the far end of the context, and the
 /// assistant says more for every declaration that is read.
 const EXCHANGES: [usize; 14] = [26, 22, 15, 10, 7, 5, 4, 3, 2, 2, 1, 1, 1, 1];
+
+/// How often one tool is declared, two, and so on.
+const TOOLS: [usize; 4] = [22, 30, 27, 21];
+
+/// So many dialogues out of a hundred are in Chinese.
+const CHINESE: usize = 6;
 
 /// Makes dialogues; the same number gives the same dialogue.
 pub struct Generator {
@@ -65,8 +74,14 @@ impl Generator {
     /// A dialogue as training sees them: any mix of exchanges, with or without tools.
     pub fn dialogue(&self, scope: Scope, index: u64) -> Dialogue {
         let mut draw = self.draw(scope, index);
+        if draw.percent(CHINESE) {
+            let exchanges = 1 + draw.weighted(&EXCHANGES);
+            let mut conversation = self.begin_chinese(&mut draw);
+            (0..exchanges).for_each(|_| conversation.chinese());
+            return conversation.end();
+        }
         let with_tools = draw.percent(86);
-        let tools = if with_tools { 1 + draw.weighted(&[22, 30, 27, 21]) } else { 0 };
+        let tools = if with_tools { 1 + draw.weighted(&TOOLS) } else { 0 };
         let exchanges = 1 + draw.weighted(&EXCHANGES);
         let mut conversation = Conversation::begin(&mut draw, &self.catalogue, tools);
         for _ in 0..exchanges {
@@ -82,10 +97,16 @@ impl Generator {
     /// A dialogue of one exchange of this topic, with tools declared; for evaluation.
     pub fn case(&self, scope: Scope, topic: Topic, index: u64) -> Dialogue {
         let mut draw = self.draw(scope, index);
-        let tools = 1 + draw.weighted(&[22, 30, 27, 21]);
-        let mut conversation = Conversation::begin(&mut draw, &self.catalogue, tools);
+        let mut conversation = match topic {
+            Topic::Chinese => self.begin_chinese(&mut draw),
+            _ => {
+                let tools = 1 + draw.weighted(&TOOLS);
+                Conversation::begin(&mut draw, &self.catalogue, tools)
+            }
+        };
         match topic {
             Topic::Call => conversation.call(),
+            Topic::Chinese => conversation.chinese_call(),
             Topic::TwoCalls => conversation.two_calls(),
             Topic::NoTool if conversation.undeclared() => {}
             Topic::Missing if conversation.missing() => {}
@@ -111,13 +132,20 @@ impl Generator {
         self.draw(Scope::TRAINING, index).line(6, 40)
     }
 
+    /// Declares tools, one of which is asked for in Chinese.
+    fn begin_chinese<'d, 'c>(&'c self, draw: &'d mut Draw<'c>) -> Conversation<'d, 'c> {
+        let first = Arc::clone(draw.pick(&self.catalogue.chinese_kinds()));
+        let tools = 1 + draw.weighted(&TOOLS);
+        Conversation::begin_with(draw, &self.catalogue, tools, Some(first))
+    }
+
     fn draw(&self, scope: Scope, index: u64) -> Draw<'_> {
         Draw::new(&self.catalogue.lists, scope, self.seed, index)
     }
 }
 
 fn exchange_with_tools(conversation: &mut Conversation<'_, '_>) {
-    let done = match conversation.draw.weighted(&[40, 6, 16, 9, 13, 5, 5, 4, 5, 4]) {
+    let done = match conversation.draw.weighted(&[42, 6, 16, 5, 14, 5, 5, 4, 5, 5]) {
         1 => conversation.follow_up(),
         2 => done(|| conversation.two_calls()),
         3 => conversation.missing(),

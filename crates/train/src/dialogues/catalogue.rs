@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::Error;
 use std::sync::Arc;
 
+use super::chinese::Chinese;
 use super::draw::Part;
 use super::invented::{capitalize, with_article};
 use super::lists::Lists;
@@ -28,6 +29,8 @@ pub struct Catalogue {
     pub lists: Lists,
     /// What is said without tools.
     pub small_talk: SmallTalk,
+    /// What is said in Chinese.
+    pub chinese: Chinese,
 }
 
 /// What a tool is for.
@@ -176,6 +179,7 @@ impl Catalogue {
         let lists = read("lists.toml", include_str!("lists.toml"))?;
         let small_talk = read("small_talk.toml", include_str!("small_talk.toml"))?;
         let made_up = read("made_up.toml", include_str!("made_up.toml"))?;
+        let chinese = read("chinese.toml", include_str!("chinese.toml"))?;
         let mut kinds = tables.kind;
         for (lines, held_out) in [(&tables.attributes.train, false), (&tables.attributes.held_out, true)] {
             for line in lines {
@@ -184,7 +188,7 @@ impl Catalogue {
         }
         kinds.iter().try_for_each(Kind::check)?;
         let kinds = kinds.into_iter().map(Arc::new).collect();
-        Ok(Catalogue { kinds, made_up, lists, small_talk })
+        Ok(Catalogue { kinds, made_up, lists, small_talk, chinese })
     }
 }
 

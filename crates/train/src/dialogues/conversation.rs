@@ -22,9 +22,9 @@ const MADE_UP: usize = 42;
 /// A conversation in the making.
 pub(crate) struct Conversation<'d, 'c> {
     pub(crate) draw: &'d mut Draw<'c>,
-    catalogue: &'c Catalogue,
-    declared: Vec<Declared>,
-    system: System,
+    pub(crate) catalogue: &'c Catalogue,
+    pub(crate) declared: Vec<Declared>,
+    pub(crate) system: System,
     exchanges: Vec<Exchange>,
     /// The tool that was called last, and with which values.
     last: Option<(usize, Slots)>,
@@ -37,11 +37,24 @@ impl<'d, 'c> Conversation<'d, 'c> {
         catalogue: &'c Catalogue,
         tools: usize,
     ) -> Conversation<'d, 'c> {
+        Conversation::begin_with(draw, catalogue, tools, None)
+    }
+
+    /// The same; `first` is the kind of one of the tools, if it is not to be drawn.
+    pub(crate) fn begin_with(
+        draw: &'d mut Draw<'c>,
+        catalogue: &'c Catalogue,
+        tools: usize,
+        first: Option<Arc<Kind>>,
+    ) -> Conversation<'d, 'c> {
         let system = draw.system();
         let mut declared: Vec<Declared> = Vec::new();
         while declared.len() < tools {
             let part = if declared.is_empty() { draw.scope.tools } else { Part::Seen };
-            let kind = draw.kind(catalogue, part);
+            let kind = match &first {
+                Some(first) if declared.is_empty() => Arc::clone(first),
+                _ => draw.kind(catalogue, part),
+            };
             if declared.iter().all(|other| !other.kind.clashes(&kind)) {
                 let tool = draw.declare(kind);
                 if declared.iter().all(|other| other.name != tool.name) {
@@ -160,7 +173,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
         }
         let kind = loop {
             let kind = self.draw.kind(self.catalogue, Part::Seen);
-            if self.declared.iter().all(|declared| !close(&declared.kind, &kind)) {
+            if !self.could_do(&kind) {
                 break kind;
             }
         };
@@ -193,7 +206,12 @@ impl<'d, 'c> Conversation<'d, 'c> {
         self.refuse(user);
     }
 
-    fn refuse(&mut self, user: String) {
+    /// True if a request for this kind could be meant for a declared tool.
+    pub(crate) fn could_do(&self, kind: &Kind) -> bool {
+        self.declared.iter().any(|declared| declared.kind.catch_all || close(&declared.kind, kind))
+    }
+
+    pub(crate) fn refuse(&mut self, user: String) {
         let beyond = &self.catalogue.small_talk.beyond;
         let reply =
             if self.declared.is_empty() { &beyond.reply_without_tools } else { &beyond.reply_with_tools };
@@ -314,7 +332,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
     }
 
     /// The calls, what comes back, and the answer.
-    fn answer_with_calls(&mut self, topic: Topic, user: String, requests: Vec<(usize, Slots)>) {
+    pub(crate) fn answer_with_calls(&mut self, topic: Topic, user: String, requests: Vec<(usize, Slots)>) {
         let (mut calls, mut answers) = (Vec::new(), Vec::new());
         for (tool, slots) in &requests {
             let declared = &self.declared[*tool];

@@ -11,6 +11,8 @@ use serde::Serialize;
 pub enum Topic {
     /// One call.
     Call,
+    /// One call that is asked for in Chinese.
+    Chinese,
     /// Two calls in one turn.
     TwoCalls,
     /// A value is missing.

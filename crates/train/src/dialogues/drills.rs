@@ -11,12 +11,12 @@ use super::draw::Draw;
 impl Conversation<'_, '_> {
     /// "Repeat: ..." and the like.
     pub(crate) fn copy(&mut self) {
-        let (user, answer) = match self.draw.below(7) {
+        let (user, answer) = match self.draw.below(8) {
             0 | 1 => self.draw.repeat(),
             2 => self.draw.write_json(),
             3 => self.draw.read_json(),
             4 => self.draw.after(),
-            5 => self.draw.fill_in_json(),
+            5 | 6 => self.draw.fill_in_json(),
             _ => self.draw.value_of(),
         };
         self.say(Topic::Copy, user, answer);
@@ -87,24 +87,25 @@ impl Draw<'_> {
     /// An object is asked for, and nothing is known that could stand in it.
     fn fill_in_json(&mut self) -> (String, String) {
         let mut keys: Vec<String> = Vec::new();
-        for _ in 0..self.between(1, 4) {
+        let form = self.choose(&JSON_REQUESTS).to_owned();
+        let most = if form.contains("KEYS") { 4 } else { 1 };
+        for _ in 0..self.between(1, most) {
             let key = self.key();
             if !keys.contains(&key) {
                 keys.push(key);
             }
         }
-        let about = self.anything();
-        let (first, said) = (&keys[0], keys.join(", "));
-        let user = match self.below(8) {
-            0 => format!("Answer as a JSON object with the keys {said}."),
-            1 => format!("Describe {about} as JSON with {said}."),
-            2 => format!("Give me a JSON object about {about}: {said}."),
-            3 => format!("Tell me about {about}. Output JSON with the fields {said}."),
-            4 => format!("Return JSON for {about}. Keys: {said}."),
-            5 => format!("What is the {first} of {about}? Answer in JSON, with {said}."),
-            6 => format!("Reply with one JSON object that has {said}, nothing else."),
-            _ => format!("{about}: {said}. JSON only, please."),
-        };
+        let mut about = self.anything();
+        if self.percent(40) {
+            about = format!("the {} of {about}", self.plain_word());
+        }
+        let quotes = self.choose(&["", "", "'", "\"", "`"]).to_owned();
+        let quoted: Vec<String> = keys.iter().map(|key| format!("{quotes}{key}{quotes}")).collect();
+        let user = form
+            .replace("(s)", if keys.len() > 1 { "s" } else { "" })
+            .replace("KEYS", &quoted.join(", "))
+            .replace("KEY", &quoted[0])
+            .replace("ABOUT", &about);
         let facts: Vec<(String, String)> =
             keys.into_iter().map(|key| (key, "\"unknown\"".to_owned())).collect();
         (user, json(&facts))
@@ -137,6 +138,26 @@ impl Draw<'_> {
         (format!("Which word comes after {} in: {}?", words[at], words.join(", ")), words[at + 1].clone())
     }
 }
+
+/// Those with KEY alone name one.
+const JSON_REQUESTS: [&str; 16] = [
+    "Answer as a JSON object with the key(s) KEYS.",
+    "Describe ABOUT as JSON with KEYS.",
+    "Give me a JSON object about ABOUT: KEYS.",
+    "Tell me about ABOUT. Output JSON with the field(s) KEYS.",
+    "Return JSON for ABOUT. Key(s): KEYS.",
+    "What is the KEY of ABOUT? Answer in JSON, with KEYS.",
+    "Reply with one JSON object that has KEYS, nothing else.",
+    "ABOUT: KEYS. JSON only, please.",
+    "Write ABOUT in JSON form. It needs the key(s) KEYS.",
+    "I need ABOUT as a JSON object; call the field(s) KEYS.",
+    "Show me ABOUT as JSON. The object has to have KEYS.",
+    "Return JSON. There should be a member named KEY in it, and it is about ABOUT.",
+    "Output ABOUT as JSON. A key called KEY is required.",
+    "Give ABOUT as JSON; the answer should contain the field(s) KEYS.",
+    "JSON about ABOUT, please, with key(s) named KEYS.",
+    "Produce valid JSON for ABOUT, and include KEYS.",
+];
 
 fn json(facts: &[(String, String)]) -> String {
     let members: Vec<String> = facts.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();

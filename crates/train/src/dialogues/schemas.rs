@@ -32,7 +32,11 @@ impl Draw<'_> {
         if self.percent(45) {
             user.push_str(&self.given(&mut properties));
         }
-        let parameters = self.object_form(properties);
+        let definitions = self.definitions(&mut properties);
+        let mut parameters = self.object_form(properties);
+        if !definitions.is_empty() {
+            parameters.schema.insert("$defs".to_owned(), Json::Object(definitions));
+        }
         let function = object([
             ("name", text(&name)),
             ("description", text(self.choose(&DESCRIPTIONS))),
@@ -105,6 +109,27 @@ impl Draw<'_> {
         }
     }
 
+    /// Sometimes a property's schema stands elsewhere and is referred to, now and then by itself too.
+    fn definitions(&mut self, properties: &mut Properties) -> IndexMap<String, Json> {
+        let mut definitions = IndexMap::new();
+        for (_, form, _) in properties {
+            let name = self.property_name();
+            if !self.percent(8) || definitions.contains_key(&name) {
+                continue;
+            }
+            let reference = IndexMap::from([("$ref".to_owned(), Json::String(format!("#/$defs/{name}")))]);
+            let mut defined = std::mem::replace(&mut form.schema, reference.clone());
+            if let Some(Json::Object(inner)) = defined.get_mut("properties")
+                && !inner.contains_key("next")
+                && self.percent(50)
+            {
+                inner.insert("next".to_owned(), Json::Object(reference));
+            }
+            definitions.insert(name, Json::Object(defined));
+        }
+        definitions
+    }
+
     fn properties(&mut self, depth: usize, most: i64) -> Properties {
         let mut properties = Properties::new();
         let least = i64::from(depth > 0 || self.percent(92));
@@ -130,7 +155,7 @@ impl Draw<'_> {
 
     fn form(&mut self, depth: usize) -> Form {
         let kind = if depth < 2 {
-            self.weighted(&[34, 14, 8, 10, 10, 4, 10, 10])
+            self.weighted(&[34, 14, 8, 10, 10, 4, 10, 10, 4, 6])
         } else {
             self.weighted(&[40, 20, 10, 10, 10, 4])
         };
@@ -142,6 +167,8 @@ impl Draw<'_> {
             4 => self.choice_form(),
             5 => plain("null", Json::Null),
             6 => self.array_form(depth),
+            8 => self.map_form(depth),
+            9 => self.either_form(depth),
             _ => {
                 let properties = self.properties(depth + 1, 3);
                 self.object_form(properties)
@@ -204,6 +231,21 @@ impl Draw<'_> {
             form.schema.insert("minItems".to_owned(), Json::Number(least.to_string()));
         }
         form
+    }
+
+    /// An object of any names.
+    fn map_form(&mut self, depth: usize) -> Form {
+        let values = self.form(depth + 1);
+        let mut form = plain("object", Json::Object(IndexMap::new()));
+        form.schema.insert("additionalProperties".to_owned(), Json::Object(values.schema));
+        form
+    }
+
+    /// One of two forms; the first is taken.
+    fn either_form(&mut self, depth: usize) -> Form {
+        let (first, second) = (self.form(depth + 1), self.form(depth + 1));
+        let both = vec![Json::Object(first.schema), Json::Object(second.schema)];
+        Form { schema: IndexMap::from([("anyOf".to_owned(), Json::Array(both))]), value: first.value }
     }
 
     fn object_form(&mut self, properties: Properties) -> Form {

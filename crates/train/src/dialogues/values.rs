@@ -142,7 +142,7 @@ pub struct Value {
 
 impl Value {
     /// Said as it is copied.
-    fn text(text: String) -> Value {
+    pub(crate) fn text(text: String) -> Value {
         Value { said: text.clone(), argument: Argument::Text(text) }
     }
 

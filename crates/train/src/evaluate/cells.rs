@@ -18,7 +18,7 @@ const NEW: Scope = Scope::HELD_OUT;
 const NEW_TOOL: Scope = Scope { tools: Part::HeldOut, ..Scope::HELD_OUT };
 
 /// All cells. The headline is the third.
-pub const CELLS: [Cell; 8] = [
+pub const CELLS: [Cell; 9] = [
     Cell { name: "seen phrase, seen value", scope: SEEN, topics: &[Topic::Call] },
     Cell { name: "seen phrase, held-out value", scope: NEW_VALUES, topics: &[Topic::Call] },
     Cell { name: "held-out phrase and value", scope: NEW, topics: &[Topic::Call] },
@@ -27,6 +27,7 @@ pub const CELLS: [Cell; 8] = [
     Cell { name: "no call: no tool fits", scope: NEW, topics: &[Topic::NoTool] },
     Cell { name: "no call: talk", scope: NEW, topics: &[Topic::Talk, Topic::Identity, Topic::Tools] },
     Cell { name: "no call: value missing", scope: NEW_VALUES, topics: &[Topic::Missing] },
+    Cell { name: "in Chinese", scope: NEW, topics: &[Topic::Chinese] },
 ];
 
 impl Cell {
