@@ -7,9 +7,10 @@
 //! schemas ([`schema`]), and where in an answer the grammar begins ([`progress`]).
 //!
 //! Schemas of tools are compiled with their keys in the order in which the model reads them in its prompt, since
-//! a grammar fixes the order of properties. Blanks between JSON's tokens are optional, newlines and tabs are not
-//! allowed there. A pattern that the library cannot use (it has no look-around) refuses a strict schema; those that are
-//! not strict then go without their patterns.
+//! a grammar fixes the order of properties, and objects have no others than the declared ones unless their schema speaks
+//! of others. Blanks between JSON's tokens are optional, newlines and tabs are not allowed there. A pattern that the
+//! library cannot use (it has no look-around) refuses a strict schema; those that are not strict then go without
+//! their patterns.
 
 pub mod lark;
 pub mod progress;

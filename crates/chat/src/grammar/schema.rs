@@ -1,5 +1,6 @@
 //! The schemas of a request, made ready for the library: checked where they are strict, `$id` away (the library
-//! would resolve references against it), and keys sorted where the model reads them sorted.
+//! would resolve references against it), objects closed that leave it open whether they have other properties than
+//! the declared ones, and keys sorted where the model reads them sorted.
 
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,22 @@ const MAPS: [&str; 5] = ["properties", "patternProperties", "$defs", "definition
 
 /// Keywords whose values are data, not schemas.
 const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
+
+/// Keywords by which several schemas speak of one object, so that none of them alone may close it.
+const COMBINE: [&str; 9] = [
+    "allOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$recursiveRef",
+];
+
+/// Keywords that combine with properties beside them.
+const COMBINE_BESIDE: [&str; 3] = ["anyOf", "oneOf", "$ref"];
 
 /// A schema that is ready.
 #[derive(Debug)]
@@ -30,7 +47,7 @@ pub struct Schema {
 impl Schema {
     /// Lets strings have any form, and names: those that a pattern allowed cannot be told from others any more.
     pub fn leave_out_patterns(&mut self) {
-        each_schema(&mut self.value, false, &|members| {
+        each_schema(&mut self.value, false, &mut |members| {
             let binds_names = members.contains_key("patternProperties");
             let dropped = |key: &str| match key {
                 "pattern" | "patternProperties" => true,
@@ -123,12 +140,41 @@ fn as_object(mut schema: Value) -> Value {
 
 /// A schema without `$id` and without instructions to the library, its keys sorted if need be.
 fn ready(mut schema: Value, sorted: bool) -> Value {
-    each_schema(&mut schema, false, &|members| members.retain(|key, _| key != "$id" && key != "x-guidance"));
+    each_schema(&mut schema, false, &mut |members| {
+        members.retain(|key, _| key != "$id" && key != "x-guidance");
+    });
+    close_objects(&mut schema);
     if sorted { deep_sorted(schema) } else { schema }
 }
 
+/// Where a schema declares properties and does not say whether there are others, there are none: the tool would not
+/// know them, and a model that makes names up does not end. JSON Schema's own default is that there may be; what is
+/// generated is valid under it all the same.
+fn close_objects(schema: &mut Value) {
+    let mut combines = false;
+    each_schema(schema, false, &mut |members| {
+        let has = |key: &&str| members.contains_key(*key);
+        combines |= COMBINE.iter().any(|key| has(&key))
+            || has(&"properties") && COMBINE_BESIDE.iter().any(|key| has(&key));
+    });
+    if !combines {
+        each_schema(schema, false, &mut close_object);
+    }
+}
+
+fn close_object(members: &mut Map<String, Value>) {
+    let Some(properties) = members.get("properties").and_then(Value::as_object) else { return };
+    let says = ["additionalProperties", "enum", "const"].iter().any(|key| members.contains_key(*key));
+    let required = members.get("required").and_then(Value::as_array);
+    let declares = |name: &Value| name.as_str().is_some_and(|name| properties.contains_key(name));
+    let enough = members.get("minProperties").and_then(Value::as_u64).unwrap_or(0) <= properties.len() as u64;
+    if !says && enough && required.is_none_or(|names| names.iter().all(declares)) {
+        members.insert("additionalProperties".to_owned(), false.into());
+    }
+}
+
 /// Changes a schema and all within it. `map`: the value is no schema, but maps names to schemas.
-fn each_schema(value: &mut Value, map: bool, change: &dyn Fn(&mut Map<String, Value>)) {
+fn each_schema(value: &mut Value, map: bool, change: &mut dyn FnMut(&mut Map<String, Value>)) {
     match value {
         Value::Object(members) => {
             if !map {
@@ -158,6 +204,37 @@ fn deep_sorted(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_are_closed_where_that_is_left_open() {
+        let check = |mut value: Value, expected: Value| {
+            close_objects(&mut value);
+            assert_eq!(value, expected);
+        };
+        let closed = |members: Value| json!({ "properties": members, "additionalProperties": false });
+        let open = |members: Value| json!({ "properties": members });
+        check(open(json!({})), closed(json!({})));
+        check(
+            open(json!({ "a": open(json!({ "b": {} })) })),
+            closed(json!({ "a": closed(json!({ "b": {} })) })),
+        );
+        check(json!({ "anyOf": [open(json!({})), true] }), json!({ "anyOf": [closed(json!({})), true] }));
+        check(json!({ "$defs": { "a": open(json!({})) } }), json!({ "$defs": { "a": closed(json!({})) } }));
+        let stays = |value: Value| check(value.clone(), value);
+        stays(json!({ "type": "object" }));
+        stays(json!({ "properties": {}, "additionalProperties": true }));
+        stays(json!({ "properties": {}, "additionalProperties": { "type": "string" } }));
+        // What is required and not declared, or more than is declared, has to come from somewhere.
+        stays(json!({ "properties": { "a": {} }, "required": ["a", "b"] }));
+        stays(json!({ "properties": { "a": {} }, "minProperties": 2 }));
+        stays(json!({ "properties": { "a": {} }, "const": { "a": 1, "b": 2 } }));
+        // Two schemas of one object.
+        stays(json!({ "allOf": [open(json!({ "a": {} })), open(json!({ "b": {} }))] }));
+        stays(json!({ "properties": { "a": {} }, "anyOf": [open(json!({ "b": {} })), true] }));
+        stays(json!({ "properties": { "a": {} }, "$ref": "#/$defs/a", "$defs": { "a": open(json!({})) } }));
+        // A property of such a name is none of them.
+        check(open(json!({ "allOf": {}, "not": {} })), closed(json!({ "allOf": {}, "not": {} })));
+    }
 
     #[test]
     fn patterns_are_left_out_and_nothing_else() {

@@ -154,6 +154,23 @@ fn arguments_are_objects_where_the_schema_does_not_say_so() {
 }
 
 #[test]
+fn undeclared_arguments_need_a_schema_that_speaks_of_them() {
+    let declared = json!({ "city": { "type": "string" } });
+    for (parameters, expected) in [
+        (json!({ "type": "object", "properties": declared }), false),
+        (json!({ "type": "object", "properties": declared, "additionalProperties": true }), true),
+        (json!({ "type": "object" }), true),
+    ] {
+        let tools =
+            tools(json!([{ "type": "function", "function": { "name": "f", "parameters": parameters } }]));
+        let calls = Some(Calls { tools: &tools, only: None, parallel: true, sorted: true });
+        let wanted = Wanted { calls, content: ContentForm::Nothing, reasoning: Reasoning::Never };
+        let answer = format!("{BEGIN}{}{END}", call("functions.f:0", r#"{"city": "a", "town": "a"}"#));
+        assert_eq!(follow(wanted, &answer).is_ok(), expected, "{parameters}");
+    }
+}
+
+#[test]
 fn content_and_reasoning() {
     let schema: Json = serde_json::from_value::<Value>(json!({
         "type": "object",
