@@ -48,6 +48,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     k2_kernels::isa::check_environment()?;
+    k2_kernels::nodes::check_environment()?;
     Cli::parse_from(serve::with_config(env::args_os().collect())?).command.run()
 }
 

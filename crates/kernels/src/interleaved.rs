@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::ggml::{self, GgmlType};
 use crate::huge_pages::advise_huge_pages;
 use crate::matrix::{Matrix, Storage, widen_int4};
-use crate::pool::{Disjoint, Pool};
+use crate::pool::{Disjoint, Parts, Pool};
 
 /// Rows of a panel.
 pub(crate) const ROWS: usize = 8;
@@ -75,7 +75,8 @@ pub fn can_interleave(w: &Matrix) -> bool {
     Interleaved::of(w).is_some()
 }
 
-/// Parts that a matrix is cut into, so that all threads work on a large one.
+/// Parts that a matrix is cut into, so that all threads work on a large one, and each node puts the rows into its memory
+/// that it will multiply.
 const PARTS: usize = 16;
 
 /// Rearranges the matrices that can be, into one new buffer in huge pages; the others stay as they are.
@@ -91,8 +92,7 @@ pub fn interleave(pool: &Pool, matrices: &mut [&mut Matrix]) {
     advise_huge_pages(&mut buffer);
     let out = Disjoint::new(&mut buffer);
     let sources: &[&mut Matrix] = matrices;
-    pool.run(sources.len() * PARTS, |task| {
-        let (number, part) = (task / PARTS, task % PARTS);
+    pool.run_parts(Parts::Alike { matrices: sources.len(), parts: PARTS }, |number, part| {
         if let Some(format) = formats[number] {
             write(sources[number], format, part, &out, starts[number]);
         }

@@ -22,6 +22,7 @@ pub mod matmul;
 pub mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod nodes;
 pub mod pool;
 mod prefetch;
 mod quantized;

@@ -12,7 +12,7 @@ use crate::floats;
 use crate::inputs::{Form, Inputs, Precision};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{Matrix, TILE};
-use crate::pool::{Disjoint, Pool};
+use crate::pool::{Disjoint, Parts, Pool};
 use crate::prefetch::RowStart;
 use crate::quantized;
 use std::cell::RefCell;
@@ -62,21 +62,16 @@ impl<'a> Product<'a> {
 /// have the same number of rows.
 pub fn products<const N: usize>(pool: &Pool, inputs: &Inputs, products: [Product<'_>; N]) {
     let (heads, tokens) = (inputs.segments(), inputs.rows(0));
-    let mut tasks = 0;
     let work: usize = products.iter().map(|product| product.rows.len() * heads).sum();
     let plans = products.map(|Product { w, rows, y }| {
         assert!(rows.end <= w.rows() / heads, "rows {rows:?} of {}", w.rows() / heads);
         assert_eq!(y.len(), tokens * heads * rows.len(), "outputs of a product");
         let step = rows_per_task(pool, inputs.cols(0) * tokens, work);
-        let first_task = tasks;
-        tasks += heads * rows.len().div_ceil(step);
-        Plan { w, rows, y: Disjoint::new(y), step, first_task }
+        Plan { w, rows, y: Disjoint::new(y), step }
     });
+    let parts = plans.each_ref().map(|plan| heads * plan.rows.len().div_ceil(plan.step));
     let isa = isa();
-    pool.run(tasks, |task| {
-        let plan = plans.iter().rev().find(|plan| plan.first_task <= task);
-        plan.into_iter().for_each(|plan| plan.run(isa, inputs, task - plan.first_task));
-    });
+    pool.run_parts(Parts::Each(&parts), |plan, part| plans[plan].run(isa, inputs, part));
 }
 
 /// A product cut into tasks.
@@ -85,7 +80,6 @@ struct Plan<'a> {
     rows: Range<usize>,
     y: Disjoint<f32>,
     step: usize,
-    first_task: usize,
 }
 
 impl Plan<'_> {

@@ -5,6 +5,9 @@
 //! hundreds of such loops per token, so workers spin briefly before they park, and a loop never waits
 //! for a worker that has not begun: one that the operating system has put aside costs nothing.
 //! Which thread runs a task never matters to its result.
+//!
+//! On a machine of several [`Nodes`] the threads of a node have the same part of each matrix whenever it is worked on
+//! ([`Pool::run_parts`]), and take from each other before they take from another node.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,6 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+
+use crate::nodes::Nodes;
 
 /// How often a waiting thread looks before it parks or yields; some tens of microseconds.
 const SPINS: usize = 2000;
@@ -36,6 +41,7 @@ struct Shared {
     job: AtomicPtr<Job<'static>>,
     /// For each thread the next task of its own run; set before a loop opens.
     next: Vec<Counter>,
+    nodes: Nodes,
     parked: Vec<AtomicBool>,
     stop: AtomicBool,
 }
@@ -45,13 +51,16 @@ struct Shared {
 struct Counter(AtomicUsize);
 
 struct Job<'a> {
-    body: &'a (dyn Fn(usize) + Sync),
-    tasks: usize,
+    body: &'a (dyn Fn(usize, usize) + Sync),
+    order: Order<'a>,
     next: &'a [Counter],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 thread_local! {
+    /// Whether this thread has been bound to its node.
+    static BOUND: Cell<bool> = const { Cell::new(false) };
+
     /// Whether this thread is inside a task; a loop begun there runs on this thread alone.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
@@ -59,17 +68,24 @@ thread_local! {
 impl Pool {
     /// A pool of `threads` threads, the caller of [`Pool::run`] being one of them.
     pub fn new(threads: usize) -> Pool {
+        Pool::on(Nodes::of_this_machine(), threads)
+    }
+
+    /// The same on these nodes, of which each thread keeps to one.
+    pub fn on(nodes: &Nodes, threads: usize) -> Pool {
         let workers = threads.max(1) - 1;
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
             next: (0..=workers).map(|_| Counter(AtomicUsize::new(0))).collect(),
+            nodes: nodes.clone(),
             parked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
         });
         let spawn = |index| {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.work(index))
+            let node = node(index, workers + 1, shared.nodes.count());
+            thread::spawn(move || shared.work(index, node))
         };
         Pool { workers: (0..workers).map(spawn).collect(), shared, running: Mutex::new(()) }
     }
@@ -87,13 +103,29 @@ impl Pool {
     /// Calls `body(0)` to `body(tasks - 1)`, each once, on all threads; returns when all are done.
     /// A panic in a task is raised again here once no task is running.
     pub fn run(&self, tasks: usize, body: impl Fn(usize) + Sync) {
+        self.run_parts(Parts::Alike { matrices: 1, parts: tasks }, |_, task| body(task));
+    }
+
+    /// Calls `body(matrix, part)` for every part of every matrix, as [`Pool::run`] does. Parts are counted from a
+    /// matrix's first row to its last; the same share of each matrix belongs to the same node.
+    pub fn run_parts(&self, parts: Parts<'_>, body: impl Fn(usize, usize) + Sync) {
+        let threads = self.threads();
+        let nodes = self.shared.nodes.count().min(threads);
+        self.run_in(Order { parts, threads, nodes }, &body);
+    }
+
+    fn run_in(&self, order: Order<'_>, body: &(dyn Fn(usize, usize) + Sync)) {
+        let tasks = order.tasks();
         if tasks <= 1 || self.workers.is_empty() || INSIDE.get() {
-            return (0..tasks).for_each(body);
+            return (0..tasks).map(|task| order.at(task)).for_each(|(matrix, part)| body(matrix, part));
         }
         let _one_at_a_time = lock(&self.running);
-        let job = Job { body: &body, tasks, next: &self.shared.next, panic: Mutex::new(None) };
+        if !BOUND.replace(true) {
+            self.shared.nodes.bind(order.nodes - 1);
+        }
+        let job = Job { body, order, next: &self.shared.next, panic: Mutex::new(None) };
         for (thread, counter) in job.next.iter().enumerate() {
-            counter.0.store(job.first_task(thread), SeqCst);
+            counter.0.store(job.order.run(thread).start, SeqCst);
         }
         self.open(&job);
         job.work(self.workers.len());
@@ -136,7 +168,8 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn work(&self, index: usize) {
+    fn work(&self, index: usize, node: usize) {
+        self.nodes.bind(node);
         let mut seen = 0;
         while !self.stop.load(SeqCst) {
             let state = self.state.load(SeqCst);
@@ -173,33 +206,112 @@ impl Shared {
 }
 
 impl Job<'_> {
-    /// The tasks of a thread, then those that others have not begun.
+    /// The tasks of a thread, then those that others have not begun, first those of its node.
     fn work(&self, thread: usize) {
         INSIDE.set(true);
         let threads = self.next.len();
-        (thread..threads).chain(0..thread).for_each(|owner| self.take_all(owner));
+        let is_near = |owner: &usize| self.order.node(*owner) == self.order.node(thread);
+        let others = || (thread..threads).chain(0..thread);
+        others().filter(is_near).for_each(|owner| self.take_all(owner));
+        others().filter(|owner| !is_near(owner)).for_each(|owner| self.take_all(owner));
         INSIDE.set(false);
     }
 
     fn take_all(&self, owner: usize) {
-        let last = self.first_task(owner + 1);
+        let last = self.order.run(owner).end;
         loop {
             let task = self.next[owner].0.fetch_add(1, SeqCst);
             if task >= last {
                 break;
             }
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.body)(task))) {
+            let (matrix, part) = self.order.at(task);
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.body)(matrix, part))) {
                 lock(&self.panic).get_or_insert(payload);
-                self.next.iter().for_each(|next| next.0.store(self.tasks, SeqCst));
+                self.next.iter().for_each(|next| next.0.store(self.order.tasks(), SeqCst));
+            }
+        }
+    }
+}
+
+/// Into how many parts matrices are cut.
+#[derive(Clone, Copy, Debug)]
+pub enum Parts<'a> {
+    /// Each into a number of its own.
+    Each(&'a [usize]),
+    /// All into the same number.
+    Alike {
+        /// How many matrices.
+        matrices: usize,
+        /// How many parts of each.
+        parts: usize,
+    },
+}
+
+/// The order of a loop's tasks: node after node; of a node its share of every matrix; each thread has a run of it.
+struct Order<'a> {
+    parts: Parts<'a>,
+    threads: usize,
+    nodes: usize,
+}
+
+impl Order<'_> {
+    fn tasks(&self) -> usize {
+        self.before(self.nodes)
+    }
+
+    /// Parts of one matrix, of so many, that belong to earlier nodes.
+    fn cut(&self, parts: usize, node: usize) -> usize {
+        parts * node / self.nodes
+    }
+
+    /// Tasks of earlier nodes.
+    fn before(&self, node: usize) -> usize {
+        match self.parts {
+            Parts::Each(parts) => parts.iter().map(|parts| self.cut(*parts, node)).sum(),
+            Parts::Alike { matrices, parts } => matrices * self.cut(parts, node),
+        }
+    }
+
+    /// The matrix and the part of a task.
+    fn at(&self, task: usize) -> (usize, usize) {
+        let node = (1..self.nodes).find(|node| task < self.before(*node)).unwrap_or(self.nodes) - 1;
+        let mut left = task - self.before(node);
+        let here = |parts| self.cut(parts, node)..self.cut(parts, node + 1);
+        match self.parts {
+            Parts::Alike { parts, .. } => {
+                (left / here(parts).len(), here(parts).start + left % here(parts).len())
+            }
+            Parts::Each(parts) => {
+                let mut matrix = 0;
+                while left >= here(parts[matrix]).len() {
+                    left -= here(parts[matrix]).len();
+                    matrix += 1;
+                }
+                (matrix, here(parts[matrix]).start + left)
             }
         }
     }
 
-    /// Where the run of a thread begins; that of the one behind the last is the number of tasks.
-    fn first_task(&self, thread: usize) -> usize {
-        let (share, rest) = (self.tasks / self.next.len(), self.tasks % self.next.len());
-        share * thread + rest.min(thread)
+    /// The node of a thread.
+    fn node(&self, thread: usize) -> usize {
+        node(thread, self.threads, self.nodes)
     }
+
+    /// The tasks that a thread begins with.
+    fn run(&self, thread: usize) -> std::ops::Range<usize> {
+        let node = self.node(thread);
+        let first = (node * self.threads).div_ceil(self.nodes);
+        let threads = ((node + 1) * self.threads).div_ceil(self.nodes) - first;
+        let (start, end) = (self.before(node), self.before(node + 1));
+        let (share, rest) = ((end - start) / threads, (end - start) % threads);
+        let begin = |thread: usize| start + share * thread + rest.min(thread);
+        begin(thread - first)..begin(thread - first + 1)
+    }
+}
+
+/// The node of a thread; neighbours share one, the caller of the loop is the last thread.
+fn node(thread: usize, threads: usize, nodes: usize) -> usize {
+    thread * nodes.min(threads) / threads
 }
 
 /// Locks; a poisoned lock guards nothing that a panic could leave half done here.
@@ -273,6 +385,72 @@ mod tests {
                     counts[task].fetch_add(1, SeqCst);
                 });
                 assert!(counts.iter().all(|n| n.load(SeqCst) == 1), "{threads} threads, {tasks} tasks");
+            }
+        }
+    }
+
+    const PARTS: [Parts<'_>; 5] = [
+        Parts::Alike { matrices: 1, parts: 1000 },
+        Parts::Alike { matrices: 9, parts: 7 },
+        Parts::Alike { matrices: 384, parts: 1 },
+        Parts::Each(&[5, 0, 31, 2]),
+        Parts::Each(&[]),
+    ];
+
+    fn parts(parts: Parts<'_>, matrix: usize) -> usize {
+        match parts {
+            Parts::Each(parts) => parts[matrix],
+            Parts::Alike { parts, .. } => parts,
+        }
+    }
+
+    #[test]
+    fn a_node_has_the_same_share_of_every_matrix() {
+        for (threads, nodes, cut) in [1, 2, 3, 8]
+            .into_iter()
+            .flat_map(|t| [1, 2, 3].map(|n| (t, n)))
+            .flat_map(|(t, n)| PARTS.map(|p| (t, n, p)))
+        {
+            let order = Order { parts: cut, threads, nodes: nodes.min(threads) };
+            let mut next = 0;
+            for thread in 0..threads {
+                let run = order.run(thread);
+                assert_eq!(
+                    run.start, next,
+                    "runs follow each other: {threads} threads, {nodes} nodes, {cut:?}"
+                );
+                next = run.end;
+                for (matrix, part) in run.map(|task| order.at(task)) {
+                    let share = order.node(thread);
+                    let all = parts(cut, matrix);
+                    assert!((order.cut(all, share)..order.cut(all, share + 1)).contains(&part));
+                }
+            }
+            assert_eq!(next, order.tasks());
+        }
+    }
+
+    #[test]
+    fn each_part_runs_once_whatever_the_nodes() {
+        for (threads, nodes) in [(1, 2), (2, 2), (4, 2), (5, 3), (3, 8)] {
+            let pool = Pool::on(&Nodes::pretended(nodes), threads);
+            for cut in PARTS {
+                let counts: Vec<AtomicUsize> = (0..400_000).map(|_| AtomicUsize::new(0)).collect();
+                pool.run_parts(cut, |matrix, part| {
+                    counts[matrix * 1000 + part].fetch_add(1, SeqCst);
+                });
+                for (at, count) in counts.iter().enumerate() {
+                    let matrices = match cut {
+                        Parts::Each(parts) => parts.len(),
+                        Parts::Alike { matrices, .. } => matrices,
+                    };
+                    let expected = at / 1000 < matrices && at % 1000 < parts(cut, at / 1000);
+                    assert_eq!(
+                        count.load(SeqCst),
+                        usize::from(expected),
+                        "{threads} threads, {nodes} nodes, {cut:?}"
+                    );
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::inputs::{Form, Inputs, Writer};
 use crate::isa::{Isa, isa};
 use crate::matmul::{Outputs, ROWS, block_product, output_blocks, rows_per_task, with_outputs};
 use crate::matrix::Matrix;
-use crate::pool::{Disjoint, Pool};
+use crate::pool::{Disjoint, Parts, Pool};
 use crate::prefetch::RowStart;
 use std::ops::Range;
 
@@ -86,8 +86,8 @@ fn gate_and_up(pool: &Pool, experts: &Experts<'_, '_>, inputs: &Inputs, hidden: 
     );
     let most = experts.iter().map(|expert| expert.gate_proj.rows().div_ceil(step)).max().unwrap_or(0);
     let isa = isa();
-    pool.run(most * experts.count, |task| {
-        let (number, first) = (task / most, task % most * step);
+    pool.run_parts(Parts::Alike { matrices: experts.count, parts: most }, |number, part| {
+        let first = part * step;
         let expert = experts.get(number);
         let rows = first..expert.gate_proj.rows().min(first + step);
         let then = match number + 1 {

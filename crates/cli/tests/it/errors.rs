@@ -118,14 +118,18 @@ fn options() {
 }
 
 #[test]
-fn instruction_sets() {
-    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_k2"))
-        .args(["parse", "fixtures/model/bytes"])
-        .env("K2_ISA", "sse9")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&ran.stderr);
-    assert!(!ran.status.success() && said.contains("K2_ISA=sse9 is not available here"), "{said}");
+fn environment() {
+    let check = |name: &str, value: &str, expected: &str| {
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_k2"))
+            .args(["parse", "fixtures/model/bytes"])
+            .env(name, value)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success() && said.contains(expected), "{said}");
+    };
+    check("K2_ISA", "sse9", "K2_ISA=sse9 is not available here");
+    check("K2_NODES", "0", "K2_NODES=0 is no number of nodes; 1 to 64 can be pretended");
 }
 
 #[test]

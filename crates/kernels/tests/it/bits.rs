@@ -1,6 +1,7 @@
 //! The same bits for a token whoever shares its batch, whatever the threads, however the rows were cut.
 
 use k2_kernels::matmul::{matmul, matmul_heads, matmul_heads_transposed};
+use k2_kernels::nodes::Nodes;
 use k2_kernels::{Matrix, Pool, Precision};
 use proptest::{prelude::*, sample::select};
 use std::thread;
@@ -73,6 +74,10 @@ fn check_threads(w: &Matrix, tokens: usize, random: &mut Random) {
         let one = bits(&product(&Pool::new(1), w, &x));
         for threads in [2, 3, 7] {
             assert!(one == bits(&product(&Pool::new(threads), w, &x)), "{name}, {threads} threads");
+        }
+        for nodes in [2, 3] {
+            let pool = Pool::on(&Nodes::pretended(nodes), 5);
+            assert!(one == bits(&product(&pool, w, &x)), "{name}, {nodes} nodes");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! wherever its blocks lie, on any number of threads.
 
 use k2_kernels::Pool;
+use k2_kernels::nodes::Nodes;
 use k2_model::synthetic::{Shape, SyntheticFormat};
 use k2_model::{AttentionForm, KimiK2, Precision, Synthetic};
 use std::path::Path;
@@ -29,7 +30,7 @@ fn fast_bits_depend_on_nothing_else() {
     folders().iter().for_each(|folder| check(folder, AttentionForm::Absorbed, Precision::Fast));
 }
 
-/// Rows side by side or as they are published, on the fast path and on the exact one.
+/// Rows side by side or as they are published, on the fast path and on the exact one, on one node and on two.
 #[test]
 fn rearranged_weights_give_the_same_bits() {
     for format in [SyntheticFormat::Q4K, SyntheticFormat::Int4] {
@@ -51,6 +52,12 @@ fn rearranged_weights_give_the_same_bits() {
         assert_eq!(seen, (0..=8).map(|done| (done, 8)).collect::<Vec<_>>());
         assert_eq!(model.interleave(0, &mut |_, _| ()), Ok(0), "{format:?}: all that can be is");
         assert!(logits(&mut model) == wanted, "{format:?}");
+        // Threads that keep to their node's rows.
+        let pool = Pool::on(&Nodes::pretended(2), 4);
+        let mut model = KimiK2::synthetic(&synthetic, pool, &mut |_, _| ()).unwrap();
+        assert!(logits(&mut model) == wanted, "{format:?}, two nodes");
+        model.interleave(refused.needed, &mut |_, _| ()).unwrap();
+        assert!(logits(&mut model) == wanted, "{format:?}, two nodes, rows side by side");
     }
 }
 
