@@ -13,7 +13,7 @@ mod transposed;
 use crate::dot::{LANES, Sum, total};
 use crate::dtype::E4M3_REST;
 use crate::isa::Isa;
-use crate::matrix::{FP8_BLOCK, Matrix, ScaleInv, Storage, TILE, widen_e4m3};
+use crate::matrix::{FP8_BLOCK, Matrix, ScaleInv, Storage, TILE};
 use crate::prefetch::prefetch;
 
 pub(crate) use transposed::{Part, transposed};
@@ -85,7 +85,7 @@ trait Vectors {
 #[inline(always)]
 fn by_tokens<V: Vectors>(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
     match piece.tokens {
-        1 => by_format::<V, 4, 2, 1>(piece, out, out_stride),
+        1 => by_format::<V, 4, 3, 1>(piece, out, out_stride),
         2 => by_format::<V, 2, 1, 2>(piece, out, out_stride),
         3 => by_format::<V, 1, 1, 3>(piece, out, out_stride),
         _ => by_format::<V, 1, 1, MOST_TOKENS>(piece, out, out_stride),
@@ -134,14 +134,6 @@ trait Format {
     #[inline(always)]
     fn can_widen<V: Vectors, const N: usize>(_: &[u8], _: f32) -> bool {
         true
-    }
-
-    /// Up to 16 numbers, whatever they are, and zeros behind them.
-    #[inline(always)]
-    fn widen_any<V: Vectors>(bytes: &[u8], scale: f32) -> V::Lanes {
-        let mut padded = [0; 4 * LANES];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        Self::widen::<V>(&Self::groups(&padded)[0], scale)
     }
 }
 
@@ -227,13 +219,6 @@ impl Format for E4m3<'_> {
             Err(_) => false,
         }
     }
-
-    #[inline(always)]
-    fn widen_any<V: Vectors>(bytes: &[u8], scale: f32) -> V::Lanes {
-        let mut numbers = [0.0; LANES];
-        widen_e4m3(bytes, scale, &mut numbers[..bytes.len()]);
-        V::load(&numbers)
-    }
 }
 
 /// `R` rows at a time against `T` tokens; rows that are left over one at a time.
@@ -288,7 +273,7 @@ fn panel<V: Vectors, F: Format, const R: usize, const T: usize>(
         }
         match block.whole::<F>() {
             Some((rows, x)) if direct => block.add_whole::<V, F>(&rows, &x, &mut sums),
-            _ => block.add_any::<V, F>(&mut sums),
+            _ => block.add_any::<V>(piece.w, row, first, &mut sums),
         }
     }
     sums
@@ -341,17 +326,25 @@ impl<const R: usize, const T: usize> Block<'_, R, T> {
         }
     }
 
-    /// Any numbers and any columns; the last group may be short.
+    /// Any numbers and any columns, widened one by one; the last group may be short.
     #[inline(always)]
-    fn add_any<V: Vectors, F: Format>(&self, sums: &mut [[V::Lanes; R]; T]) {
-        for k in 0..self.x[0].len() {
-            for r in 0..R {
-                let bytes = &self.rows[r][k * LANES * F::BYTES..];
-                let w = F::widen_any::<V>(&bytes[..bytes.len().min(LANES * F::BYTES)], self.scales[r]);
+    fn add_any<V: Vectors>(&self, w: &Matrix, row: usize, first: usize, sums: &mut [[V::Lanes; R]; T]) {
+        for r in 0..R {
+            let wide = widened(w, row + r, first);
+            for k in 0..self.x[0].len() {
                 for t in 0..T {
-                    sums[t][r] = V::fma(V::load(&self.x[t][k]), w, sums[t][r]);
+                    sums[t][r] = V::fma(V::load(&self.x[t][k]), V::load(&wide[k]), sums[t][r]);
                 }
             }
         }
     }
+}
+
+/// Up to 128 numbers of a row, zeros behind them. Not inlined: the loop beside it needs the registers.
+#[inline(never)]
+fn widened(w: &Matrix, row: usize, first: usize) -> [[f32; LANES]; GROUPS] {
+    let mut wide = [[0.0; LANES]; GROUPS];
+    let len = FP8_BLOCK.min(w.cols() - first);
+    w.dequantize(row, first, &mut wide.as_flattened_mut()[..len]);
+    wide
 }

@@ -85,7 +85,7 @@ fn columns<V: Vectors, F: Format>(
             let scale = format.scale(row, first);
             match F::can_widen::<V, COLUMNS>(here, scale) {
                 true => add_row::<V, F>(&mut sums, *x, here, scale),
-                false => add_any_row::<V, F>(&mut sums, *x, here, scale),
+                false => add_any_row::<V>(&mut sums, *x, &widened(part.w, row, first)),
             }
         }
         for (out, sum) in out.as_chunks_mut().0.iter_mut().zip(sums) {
@@ -107,8 +107,16 @@ fn add_row<V: Vectors, F: Format>(sums: &mut Sums<V>, x: f32, weights: &[u8], sc
 
 /// [`add_row`] of any numbers.
 #[inline(always)]
-fn add_any_row<V: Vectors, F: Format>(sums: &mut Sums<V>, x: f32, weights: &[u8], scale: f32) {
-    for (sum, bytes) in sums.iter_mut().zip(weights.chunks_exact(LANES * F::BYTES)) {
-        *sum = V::fma(V::splat(x), F::widen_any::<V>(bytes, scale), *sum);
+fn add_any_row<V: Vectors>(sums: &mut Sums<V>, x: f32, weights: &[[f32; LANES]; COLUMNS / LANES]) {
+    for (sum, group) in sums.iter_mut().zip(weights) {
+        *sum = V::fma(V::splat(x), V::load(group), *sum);
     }
+}
+
+/// Numbers of a row, whatever they are. Not inlined: the loop around needs the registers.
+#[inline(never)]
+fn widened(w: &Matrix, row: usize, first: usize) -> [[f32; LANES]; COLUMNS / LANES] {
+    let mut wide = [[0.0; LANES]; COLUMNS / LANES];
+    w.dequantize(row, first, wide.as_flattened_mut());
+    wide
 }
