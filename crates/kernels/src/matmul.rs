@@ -300,59 +300,57 @@ fn product_body<const MOST: usize, const W: usize>(
     out: &mut [f32],
 ) {
     let mut sums = Aligned([[[0.0; LANES]; TILE_ROWS]; MOST]);
-    let sums = &mut sums.0;
-    let mut tile = Aligned([0.0; TILE_ROWS * TILE]);
+    let sums = &mut sums.0[..piece.tokens];
+    let mut tile = Aligned([[0.0; TILE]; TILE_ROWS]);
     let tile = &mut tile.0;
     for first in (0..piece.len).step_by(TILE) {
         let len = TILE.min(piece.len - first);
         let padded_len = len.next_multiple_of(LANES);
-        for (r, row) in tile.chunks_exact_mut(TILE).take(piece.rows).enumerate() {
+        for (r, row) in tile.iter_mut().take(piece.rows).enumerate() {
             row[len..padded_len].fill(0.0);
             piece.w.dequantize(piece.row + r, first, &mut row[..len]);
         }
-        let x = &x[first / TILE * x_tile..];
-        let mut t = 0;
-        while t + 6 <= piece.tokens {
-            block::<6, 2, W>(&mut sums[t..t + 6], tile, &x[t * TILE..], padded_len);
-            t += 6;
-        }
-        while t + 2 <= piece.tokens {
-            block::<2, 4, W>(&mut sums[t..t + 2], tile, &x[t * TILE..], padded_len);
-            t += 2;
-        }
-        if t < piece.tokens {
-            block::<1, 8, W>(&mut sums[t..t + 1], tile, &x[t * TILE..], padded_len);
-        }
+        let (x, groups) = (&x[first / TILE * x_tile..].as_chunks().0[..piece.tokens], padded_len / LANES);
+        let done = blocks::<6, 2, W>(sums, tile, x, 0, groups);
+        let done = blocks::<2, 4, W>(sums, tile, x, done, groups);
+        blocks::<1, 8, W>(sums, tile, x, done, groups);
     }
-    for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter()).take(piece.tokens) {
+    for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter()) {
         for (out, sum) in out.iter_mut().zip(sums) {
             *out = total(*sum);
         }
     }
 }
 
-/// All rows of a tile against `T` tokens, `R` rows and `W` lanes at a time: as many sums as there are registers for.
-/// Lanes are sums apart, so it does not matter to the order how many go together.
+/// All rows of a tile against tokens from `done` on, `T` tokens, `R` rows and `W` lanes at a time: as many sums as there
+/// are registers for. Lanes are sums apart, so it does not matter to the order how many go together. Returns how
+/// many tokens are done.
 #[inline(always)]
-fn block<const T: usize, const R: usize, const W: usize>(
+fn blocks<const T: usize, const R: usize, const W: usize>(
     sums: &mut [[Sum; TILE_ROWS]],
-    tile: &[f32],
-    x: &[f32],
-    len: usize,
-) {
-    for r in (0..TILE_ROWS).step_by(R) {
-        for part in 0..LANES / W {
-            some_lanes::<T, R, W>(sums, &tile[r * TILE..], x, len, r, part);
+    tile: &[[f32; TILE]; TILE_ROWS],
+    x: &[[f32; TILE]],
+    done: usize,
+    groups: usize,
+) -> usize {
+    let (sums, x) = (sums[done..].as_chunks_mut::<T>().0, x[done..].as_chunks::<T>().0);
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for (r, w) in tile.as_chunks::<R>().0.iter().enumerate() {
+            for part in 0..LANES / W {
+                some_lanes::<T, R, W>(sums, w, x, groups, r * R, part);
+            }
         }
     }
+    done + x.len() * T
 }
 
+/// Lengths are known to the compiler, so that nothing is checked in the loop.
 #[inline(always)]
 fn some_lanes<const T: usize, const R: usize, const W: usize>(
-    sums: &mut [[Sum; TILE_ROWS]],
-    tile: &[f32],
-    x: &[f32],
-    len: usize,
+    sums: &mut [[Sum; TILE_ROWS]; T],
+    w: &[[f32; TILE]; R],
+    x: &[[f32; TILE]; T],
+    groups: usize,
     r: usize,
     part: usize,
 ) {
@@ -362,13 +360,11 @@ fn some_lanes<const T: usize, const R: usize, const W: usize>(
             local[t][i] = *lanes(&sums[t][r + i], part);
         }
     }
-    for k in 0..len / LANES {
-        let mut w = [[0.0; W]; R];
-        for i in 0..R {
-            w[i] = *lanes(&tile[i * TILE..][..len], k * (LANES / W) + part);
-        }
+    for k in 0..groups.min(TILE / LANES) {
+        let at = k * (LANES / W) + part;
+        let w: [[f32; W]; R] = std::array::from_fn(|i| *lanes(&w[i], at));
         for t in 0..T {
-            let x: &[f32; W] = lanes(&x[t * TILE..][..len], k * (LANES / W) + part);
+            let x: &[f32; W] = lanes(&x[t], at);
             for i in 0..R {
                 for l in 0..W {
                     local[t][i][l] = x[l].mul_add(w[i][l], local[t][i][l]);
