@@ -106,6 +106,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
     }
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
     let model = args.load()?;
+    model.pool.keep_caller();
     let limits = Limits::measure(&model.pool);
     let mut session = Session::new(&model, &cases, args.settings())?;
     let mut report = Report::new(args.name(), &model, limits);

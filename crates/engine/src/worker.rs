@@ -67,6 +67,7 @@ impl Worker {
 
     /// Works until all handles are gone and all sequences done.
     pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        self.model.pool.keep_caller();
         while self.listen(inbox) {
             let loading = self.steps.scheduler.take_loaded(&mut self.cache);
             let parts = self.steps.scheduler.schedule();

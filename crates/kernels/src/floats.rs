@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod e4m3;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -65,6 +66,8 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: 
 trait Vectors {
     /// 16 f32.
     type Lanes: Copy;
+    /// The largest magnitudes of some E4M3, in several lanes.
+    type Magnitudes: Copy;
 
     fn zero() -> Self::Lanes;
     fn splat(x: f32) -> Self::Lanes;
@@ -73,27 +76,31 @@ trait Vectors {
     fn bf16(numbers: &[u8; 32]) -> Self::Lanes;
     /// Times 2^-120, which saves steps; none of them is NaN.
     fn e4m3(numbers: &[u8; 16]) -> Self::Lanes;
-    /// Whether none of so many E4M3, a multiple of 32, is NaN.
-    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool;
+    fn no_magnitudes() -> Self::Magnitudes;
+    /// With those of so many numbers more, a multiple of 32.
+    fn with_magnitudes<const N: usize>(most: Self::Magnitudes, numbers: &[u8; N]) -> Self::Magnitudes;
+    /// Whether one of them was NaN.
+    fn has_nan(most: Self::Magnitudes) -> bool;
     fn load(x: &[f32; LANES]) -> Self::Lanes;
     fn scaled(a: Self::Lanes, factor: f32) -> Self::Lanes;
     fn fma(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
     fn store(a: Self::Lanes) -> Sum;
 }
 
-/// One to four tokens; the fewer, the more rows at once, of FP8 fewer: its widening needs registers too.
+/// One to four tokens; the fewer, the more rows at once. FP8, whose widening needs registers too, has one row of several
+/// tokens and those of [`e4m3`] of one.
 #[inline(always)]
 fn by_tokens<V: Vectors>(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
     match piece.tokens {
-        1 => by_format::<V, 4, 3, 1>(piece, out, out_stride),
-        2 => by_format::<V, 2, 1, 2>(piece, out, out_stride),
-        3 => by_format::<V, 1, 1, 3>(piece, out, out_stride),
-        _ => by_format::<V, 1, 1, MOST_TOKENS>(piece, out, out_stride),
+        1 => by_format::<V, 4, 1>(piece, out, out_stride),
+        2 => by_format::<V, 2, 2>(piece, out, out_stride),
+        3 => by_format::<V, 1, 3>(piece, out, out_stride),
+        _ => by_format::<V, 1, MOST_TOKENS>(piece, out, out_stride),
     }
 }
 
 #[inline(always)]
-fn by_format<V: Vectors, const R: usize, const FP8_R: usize, const T: usize>(
+fn by_format<V: Vectors, const R: usize, const T: usize>(
     piece: &Piece<'_>,
     out: &mut [f32],
     out_stride: usize,
@@ -104,7 +111,10 @@ fn by_format<V: Vectors, const R: usize, const FP8_R: usize, const T: usize>(
         Storage::Bf16(bytes) => panels::<V, Bf16, R, T>(piece, &Bf16, bytes, out, out_stride),
         Storage::Fp8 { weight, scale_inv, first_row } => {
             let format = E4m3 { scale_inv, first_row: *first_row, cols: piece.w.cols() };
-            panels::<V, E4m3<'_>, FP8_R, T>(piece, &format, weight, out, out_stride)
+            match T {
+                1 if e4m3::is_whole(piece) => e4m3::rows::<V>(piece, &format, weight, out),
+                _ => panels::<V, E4m3<'_>, 1, T>(piece, &format, weight, out, out_stride),
+            }
         }
         Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. } => {
             unreachable!("{} is not a format of floats", piece.w.format())
@@ -215,7 +225,10 @@ impl Format for E4m3<'_> {
     #[inline(always)]
     fn can_widen<V: Vectors, const N: usize>(bytes: &[u8], scale: f32) -> bool {
         match <&[u8; N]>::try_from(bytes) {
-            Ok(numbers) => (scale * E4M3_REST).is_finite() && V::no_nan(numbers),
+            Ok(numbers) => {
+                (scale * E4M3_REST).is_finite()
+                    && !V::has_nan(V::with_magnitudes(V::no_magnitudes(), numbers))
+            }
             Err(_) => false,
         }
     }
@@ -330,7 +343,7 @@ impl<const R: usize, const T: usize> Block<'_, R, T> {
     #[inline(always)]
     fn add_any<V: Vectors>(&self, w: &Matrix, row: usize, first: usize, sums: &mut [[V::Lanes; R]; T]) {
         for r in 0..R {
-            let wide = widened(w, row + r, first);
+            let wide = widened::<GROUPS>(w, row + r, first);
             for k in 0..self.x[0].len() {
                 for t in 0..T {
                     sums[t][r] = V::fma(V::load(&self.x[t][k]), V::load(&wide[k]), sums[t][r]);
@@ -340,11 +353,12 @@ impl<const R: usize, const T: usize> Block<'_, R, T> {
     }
 }
 
-/// Up to 128 numbers of a row, zeros behind them. Not inlined: the loop beside it needs the registers.
+/// Numbers of a row from column `first` on, whatever they are; zeros behind its end. Not inlined: the loop beside it needs
+/// the registers.
 #[inline(never)]
-fn widened(w: &Matrix, row: usize, first: usize) -> [[f32; LANES]; GROUPS] {
-    let mut wide = [[0.0; LANES]; GROUPS];
-    let len = FP8_BLOCK.min(w.cols() - first);
+fn widened<const G: usize>(w: &Matrix, row: usize, first: usize) -> [[f32; LANES]; G] {
+    let mut wide = [[0.0; LANES]; G];
+    let len = (G * LANES).min(w.cols() - first);
     w.dequantize(row, first, &mut wide.as_flattened_mut()[..len]);
     wide
 }

@@ -75,8 +75,8 @@ pub fn can_interleave(w: &Matrix) -> bool {
     Interleaved::of(w).is_some()
 }
 
-/// Parts that a matrix is cut into, so that all threads work on a large one, and each node puts the rows into its memory
-/// that it will multiply.
+/// Parts that a matrix is cut into, so that all threads work on a large one, and nearly all rows get into the memory of the
+/// node that will multiply them.
 const PARTS: usize = 16;
 
 /// Rearranges the matrices that can be, into one new buffer in huge pages; the others stay as they are.

@@ -344,7 +344,8 @@ fn blocks<const T: usize, const R: usize, const W: usize>(
     done + x.len() * T
 }
 
-/// Lengths are known to the compiler, so that nothing is checked in the loop.
+/// Adds to the sums of rows from `r` on, in part `part` of the lanes. Lengths are known to the compiler, so that nothing is
+/// checked in the loop.
 #[inline(always)]
 fn some_lanes<const T: usize, const R: usize, const W: usize>(
     sums: &mut [[Sum; TILE_ROWS]; T],

@@ -8,6 +8,7 @@
 //!
 //! `K2_NODES=N` pretends that there are N nodes and binds nothing; 1 switches all of it off.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// The nodes that this process may run on.
@@ -65,14 +66,16 @@ fn choose(wanted: Option<&str>) -> Result<Nodes, NodesError> {
     }
 }
 
-/// What the system says; one node where it says nothing.
 fn found() -> Nodes {
-    const FOLDER: &str = "/sys/devices/system/node";
-    let read = |file: String| std::fs::read_to_string(file).ok().and_then(|text| numbers(&text));
-    let allowed = allowed_processors();
+    found_in(Path::new("/sys/devices/system/node"), &allowed_processors())
+}
+
+/// What the system says of its nodes; one where it says nothing.
+fn found_in(folder: &Path, allowed: &[usize]) -> Nodes {
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).ok().and_then(|text| numbers(&text));
     let mut processors: Vec<Vec<usize>> = Vec::new();
-    for node in read(format!("{FOLDER}/online")).unwrap_or_default() {
-        let of_node = read(format!("{FOLDER}/node{node}/cpulist")).unwrap_or_default();
+    for node in read("online").unwrap_or_default() {
+        let of_node = read(&format!("node{node}/cpulist")).unwrap_or_default();
         let usable: Vec<usize> = of_node.into_iter().filter(|cpu| allowed.contains(cpu)).collect();
         if !usable.is_empty() {
             processors.push(usable);
@@ -149,12 +152,36 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_bound_to_where_it_may_run_goes_on() {
-        let nodes = Nodes { processors: vec![allowed_processors()] };
+    #[cfg(target_os = "linux")]
+    fn a_bound_thread_keeps_to_its_node() {
+        let node = vec![*allowed_processors().last().unwrap()];
+        let nodes = Nodes { processors: vec![Vec::new(), node.clone()] };
         let bound = std::thread::spawn(move || {
-            nodes.bind(0);
-            allowed_processors()
+            nodes.bind(0); // pretended
+            let before = allowed_processors();
+            nodes.bind(1);
+            (before, allowed_processors())
         });
-        assert_eq!(bound.join().unwrap(), allowed_processors());
+        assert_eq!(bound.join().unwrap(), (allowed_processors(), node));
+    }
+
+    #[test]
+    fn nodes_are_those_with_processors_that_may_be_used() {
+        let folder = std::env::temp_dir().join(format!("k2-nodes-{}", std::process::id()));
+        let write = |file: &str, text: &str| {
+            let file = folder.join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        write("online", "0-3\n");
+        write("node0/cpulist", "0-1,4\n");
+        write("node1/cpulist", "2-3,5\n");
+        write("node2/cpulist", "\n"); // memory alone
+        write("node3/cpulist", "6-7\n");
+        let found = |allowed: &[usize]| found_in(&folder, allowed).processors;
+        assert_eq!(found(&[0, 1, 2, 3, 4]), [vec![0, 1, 4], vec![2, 3]]);
+        assert_eq!(found(&[0, 1]), [Vec::<usize>::new()], "one node is none");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found(&[0, 1, 2, 3]), [Vec::<usize>::new()], "nothing is said");
     }
 }

@@ -39,28 +39,29 @@ struct Shared {
     state: AtomicU64,
     /// The current loop; only read by a thread that is counted inside it.
     job: AtomicPtr<Job<'static>>,
-    /// For each thread the next task of its own run; set before a loop opens.
-    next: Vec<Counter>,
+    /// For each thread what is left of its own run; set before a loop opens.
+    runs: Vec<Run>,
     nodes: Nodes,
     parked: Vec<AtomicBool>,
     stop: AtomicBool,
 }
 
-/// On a cache line of its own, so that threads do not wait for each other's.
+/// The next of a thread's tasks and their end; on a cache line of its own, so that threads do not wait for each other's.
+#[derive(Default)]
 #[repr(align(64))]
-struct Counter(AtomicUsize);
+struct Run {
+    next: AtomicUsize,
+    end: AtomicUsize,
+}
 
 struct Job<'a> {
     body: &'a (dyn Fn(usize, usize) + Sync),
     order: Order<'a>,
-    next: &'a [Counter],
+    runs: &'a [Run],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 thread_local! {
-    /// Whether this thread has been bound to its node.
-    static BOUND: Cell<bool> = const { Cell::new(false) };
-
     /// Whether this thread is inside a task; a loop begun there runs on this thread alone.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
@@ -71,13 +72,14 @@ impl Pool {
         Pool::on(Nodes::of_this_machine(), threads)
     }
 
-    /// The same on these nodes, of which each thread keeps to one.
+    /// The same on these nodes, of which each thread keeps to one; the caller too once it has asked to
+    /// ([`Pool::keep_caller`]).
     pub fn on(nodes: &Nodes, threads: usize) -> Pool {
         let workers = threads.max(1) - 1;
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
-            next: (0..=workers).map(|_| Counter(AtomicUsize::new(0))).collect(),
+            runs: (0..=workers).map(|_| Run::default()).collect(),
             nodes: nodes.clone(),
             parked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
@@ -100,6 +102,13 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Binds the calling thread, and those that it starts from now on, to the node whose rows are its own in [`Pool::run`]. For
+    /// a thread that does nothing else.
+    pub fn keep_caller(&self) {
+        let nodes = &self.shared.nodes;
+        nodes.bind(node(self.workers.len(), self.threads(), nodes.count()));
+    }
+
     /// Calls `body(0)` to `body(tasks - 1)`, each once, on all threads; returns when all are done.
     /// A panic in a task is raised again here once no task is running.
     pub fn run(&self, tasks: usize, body: impl Fn(usize) + Sync) {
@@ -120,12 +129,11 @@ impl Pool {
             return (0..tasks).map(|task| order.at(task)).for_each(|(matrix, part)| body(matrix, part));
         }
         let _one_at_a_time = lock(&self.running);
-        if !BOUND.replace(true) {
-            self.shared.nodes.bind(order.nodes - 1);
-        }
-        let job = Job { body, order, next: &self.shared.next, panic: Mutex::new(None) };
-        for (thread, counter) in job.next.iter().enumerate() {
-            counter.0.store(job.order.run(thread).start, SeqCst);
+        let job = Job { body, order, runs: &self.shared.runs, panic: Mutex::new(None) };
+        for (thread, run) in job.runs.iter().enumerate() {
+            let tasks = job.order.run(thread);
+            run.next.store(tasks.start, SeqCst);
+            run.end.store(tasks.end, SeqCst);
         }
         self.open(&job);
         job.work(self.workers.len());
@@ -209,25 +217,24 @@ impl Job<'_> {
     /// The tasks of a thread, then those that others have not begun, first those of its node.
     fn work(&self, thread: usize) {
         INSIDE.set(true);
-        let threads = self.next.len();
-        let is_near = |owner: &usize| self.order.node(*owner) == self.order.node(thread);
-        let others = || (thread..threads).chain(0..thread);
-        others().filter(is_near).for_each(|owner| self.take_all(owner));
-        others().filter(|owner| !is_near(owner)).for_each(|owner| self.take_all(owner));
+        let (first, end) = self.order.neighbours(thread);
+        let threads = self.runs.len();
+        (thread..end).chain(first..thread).for_each(|owner| self.take_all(owner));
+        (end..threads).chain(0..first).for_each(|owner| self.take_all(owner));
         INSIDE.set(false);
     }
 
     fn take_all(&self, owner: usize) {
-        let last = self.order.run(owner).end;
+        let Run { next, end } = &self.runs[owner];
         loop {
-            let task = self.next[owner].0.fetch_add(1, SeqCst);
-            if task >= last {
+            let task = next.fetch_add(1, SeqCst);
+            if task >= end.load(SeqCst) {
                 break;
             }
             let (matrix, part) = self.order.at(task);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.body)(matrix, part))) {
                 lock(&self.panic).get_or_insert(payload);
-                self.next.iter().for_each(|next| next.0.store(self.order.tasks(), SeqCst));
+                self.runs.iter().for_each(|run| run.next.store(self.order.tasks(), SeqCst));
             }
         }
     }
@@ -259,9 +266,20 @@ impl Order<'_> {
         self.before(self.nodes)
     }
 
-    /// Parts of one matrix, of so many, that belong to earlier nodes.
+    /// The first thread of a node; of the one behind the last, the number of threads.
+    fn first_thread(&self, node: usize) -> usize {
+        (node * self.threads).div_ceil(self.nodes)
+    }
+
+    /// The threads of a thread's node: the first, and the one behind the last.
+    fn neighbours(&self, thread: usize) -> (usize, usize) {
+        let node = node(thread, self.threads, self.nodes);
+        (self.first_thread(node), self.first_thread(node + 1))
+    }
+
+    /// Parts of one matrix, of so many, that belong to earlier nodes: each thread has as many.
     fn cut(&self, parts: usize, node: usize) -> usize {
-        parts * node / self.nodes
+        parts * self.first_thread(node) / self.threads
     }
 
     /// Tasks of earlier nodes.
@@ -292,16 +310,11 @@ impl Order<'_> {
         }
     }
 
-    /// The node of a thread.
-    fn node(&self, thread: usize) -> usize {
-        node(thread, self.threads, self.nodes)
-    }
-
     /// The tasks that a thread begins with.
     fn run(&self, thread: usize) -> std::ops::Range<usize> {
-        let node = self.node(thread);
-        let first = (node * self.threads).div_ceil(self.nodes);
-        let threads = ((node + 1) * self.threads).div_ceil(self.nodes) - first;
+        let node = node(thread, self.threads, self.nodes);
+        let (first, end) = self.neighbours(thread);
+        let threads = end - first;
         let (start, end) = (self.before(node), self.before(node + 1));
         let (share, rest) = ((end - start) / threads, (end - start) % threads);
         let begin = |thread: usize| start + share * thread + rest.min(thread);
@@ -421,7 +434,7 @@ mod tests {
                 );
                 next = run.end;
                 for (matrix, part) in run.map(|task| order.at(task)) {
-                    let share = order.node(thread);
+                    let share = node(thread, threads, order.nodes);
                     let all = parts(cut, matrix);
                     assert!((order.cut(all, share)..order.cut(all, share + 1)).contains(&part));
                 }

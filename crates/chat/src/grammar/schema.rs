@@ -10,26 +10,40 @@ use crate::message::Tool;
 use crate::mfjs;
 
 /// Keywords whose values are maps from names to schemas.
-const MAPS: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+const MAPS: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 
 /// Keywords whose values are data, not schemas.
 const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
 
 /// Keywords by which several schemas speak of one object, so that none of them alone may close it.
-const COMBINE: [&str; 9] = [
-    "allOf",
+const COMBINE: [&str; 10] = [
     "not",
     "if",
     "then",
     "else",
+    "dependencies",
+    "dependentRequired",
     "dependentSchemas",
     "unevaluatedProperties",
     "$dynamicRef",
     "$recursiveRef",
 ];
 
-/// Keywords that combine with properties beside them.
-const COMBINE_BESIDE: [&str; 3] = ["anyOf", "oneOf", "$ref"];
+/// Keywords that do so together, or beside one of [`OF_OBJECTS`].
+const COMBINE_BESIDE: [&str; 4] = ["allOf", "anyOf", "oneOf", "$ref"];
+
+/// Keywords that speak of an object.
+const OF_OBJECTS: [&str; 8] = [
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "propertyNames",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "const",
+];
 
 /// A schema that is ready.
 #[derive(Debug)]
@@ -103,7 +117,7 @@ fn of_tool(index: usize, tool: &Tool, sorted: bool) -> Result<Schema, GrammarErr
         }
         Some(schema @ Json::Object(_)) => {
             check(strict, schema, &param, &name)?;
-            ready(as_object(schema.to_value()), sorted)
+            ready(as_object(schema.to_value()), sorted, true)
         }
         Some(_) => {
             return Err(GrammarError::Schema { param, name, reason: "a schema must be an object".into() });
@@ -115,7 +129,7 @@ fn of_tool(index: usize, tool: &Tool, sorted: bool) -> Result<Schema, GrammarErr
 fn of_content(schema: &Json, strict: bool) -> Result<Schema, GrammarError> {
     let param = "response_format.json_schema.schema".to_owned();
     check(strict, schema, &param, &None)?;
-    Ok(Schema { param, name: None, strict, value: ready(schema.to_value(), false) })
+    Ok(Schema { param, name: None, strict, value: ready(schema.to_value(), false, false) })
 }
 
 fn check(strict: bool, schema: &Json, param: &str, name: &Option<String>) -> Result<(), GrammarError> {
@@ -138,39 +152,52 @@ fn as_object(mut schema: Value) -> Value {
     schema
 }
 
-/// A schema without `$id` and without instructions to the library, its keys sorted if need be.
-fn ready(mut schema: Value, sorted: bool) -> Value {
+/// A schema without `$id` and without instructions to the library, its objects closed, its keys sorted if need be.
+fn ready(mut schema: Value, sorted: bool, no_arguments: bool) -> Value {
     each_schema(&mut schema, false, &mut |members| {
         members.retain(|key, _| key != "$id" && key != "x-guidance");
     });
-    close_objects(&mut schema);
+    close_objects(&mut schema, no_arguments);
     if sorted { deep_sorted(schema) } else { schema }
 }
 
-/// Where a schema declares properties and does not say whether there are others, there are none: the tool would not
-/// know them, and a model that makes names up does not end. JSON Schema's own default is that there may be; what is
-/// generated is valid under it all the same.
-fn close_objects(schema: &mut Value) {
+/// Where a schema declares properties and does not say whether there are others, there are none: who reads the answer
+/// would not know them, and a model that makes names up does not end. JSON Schema's own default is that there may be.
+/// `no_arguments`: a root without properties declares that there are none; deeper down it leaves all open.
+fn close_objects(schema: &mut Value, no_arguments: bool) {
     let mut combines = false;
+    each_schema(schema, false, &mut |members| combines |= speaks_of_one_object_twice(members));
+    if combines {
+        return;
+    }
     each_schema(schema, false, &mut |members| {
-        let has = |key: &&str| members.contains_key(*key);
-        combines |= COMBINE.iter().any(|key| has(&key))
-            || has(&"properties") && COMBINE_BESIDE.iter().any(|key| has(&key));
+        if declares_all(members) && members["properties"].as_object().is_some_and(|all| !all.is_empty()) {
+            members.insert("additionalProperties".to_owned(), false.into());
+        }
     });
-    if !combines {
-        each_schema(schema, false, &mut close_object);
+    if let Some(members) = schema.as_object_mut().filter(|members| no_arguments && declares_all(members)) {
+        members.insert("additionalProperties".to_owned(), false.into());
     }
 }
 
-fn close_object(members: &mut Map<String, Value>) {
-    let Some(properties) = members.get("properties").and_then(Value::as_object) else { return };
-    let says = ["additionalProperties", "enum", "const"].iter().any(|key| members.contains_key(*key));
-    let required = members.get("required").and_then(Value::as_array);
+fn speaks_of_one_object_twice(members: &Map<String, Value>) -> bool {
+    let count = |keys: &[&str]| keys.iter().filter(|key| members.contains_key(**key)).count();
+    let several = |key: &str| members.get(key).and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+    let beside = count(&COMBINE_BESIDE);
+    count(&COMBINE) > 0 || several("allOf") || beside > 1 || beside == 1 && count(&OF_OBJECTS) > 0
+}
+
+/// True if the declared properties are enough for all else that is said.
+fn declares_all(members: &Map<String, Value>) -> bool {
+    let Some(properties) = members.get("properties").and_then(Value::as_object) else { return false };
+    let says = ["additionalProperties", "propertyNames", "enum", "const"];
+    let required: &[Value] = members.get("required").and_then(Value::as_array).map_or(&[], Vec::as_slice);
     let declares = |name: &Value| name.as_str().is_some_and(|name| properties.contains_key(name));
-    let enough = members.get("minProperties").and_then(Value::as_u64).unwrap_or(0) <= properties.len() as u64;
-    if !says && enough && required.is_none_or(|names| names.iter().all(declares)) {
-        members.insert("additionalProperties".to_owned(), false.into());
-    }
+    // The library cannot count properties that are neither required nor others.
+    let least = members.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
+    !says.iter().any(|key| members.contains_key(*key))
+        && required.iter().all(declares)
+        && least <= required.len() as u64
 }
 
 /// Changes a schema and all within it. `map`: the value is no schema, but maps names to schemas.
@@ -208,32 +235,49 @@ mod tests {
     #[test]
     fn objects_are_closed_where_that_is_left_open() {
         let check = |mut value: Value, expected: Value| {
-            close_objects(&mut value);
+            close_objects(&mut value, true);
             assert_eq!(value, expected);
         };
         let closed = |members: Value| json!({ "properties": members, "additionalProperties": false });
         let open = |members: Value| json!({ "properties": members });
+        let (a, b) = (json!({ "a": {} }), json!({ "b": {} }));
+        check(open(a.clone()), closed(a.clone()));
+        check(open(json!({ "a": open(b.clone()) })), closed(json!({ "a": closed(b.clone()) })));
+        check(json!({ "anyOf": [open(a.clone()), true] }), json!({ "anyOf": [closed(a.clone()), true] }));
+        check(json!({ "allOf": [open(a.clone())] }), json!({ "allOf": [closed(a.clone())] }));
+        check(json!({ "$defs": { "c": open(a.clone()) } }), json!({ "$defs": { "c": closed(a.clone()) } }));
+        // No arguments; deeper down it is an object of any form.
         check(open(json!({})), closed(json!({})));
-        check(
-            open(json!({ "a": open(json!({ "b": {} })) })),
-            closed(json!({ "a": closed(json!({ "b": {} })) })),
-        );
-        check(json!({ "anyOf": [open(json!({})), true] }), json!({ "anyOf": [closed(json!({})), true] }));
-        check(json!({ "$defs": { "a": open(json!({})) } }), json!({ "$defs": { "a": closed(json!({})) } }));
-        let stays = |value: Value| check(value.clone(), value);
-        stays(json!({ "type": "object" }));
-        stays(json!({ "properties": {}, "additionalProperties": true }));
-        stays(json!({ "properties": {}, "additionalProperties": { "type": "string" } }));
-        // What is required and not declared, or more than is declared, has to come from somewhere.
-        stays(json!({ "properties": { "a": {} }, "required": ["a", "b"] }));
-        stays(json!({ "properties": { "a": {} }, "minProperties": 2 }));
-        stays(json!({ "properties": { "a": {} }, "const": { "a": 1, "b": 2 } }));
-        // Two schemas of one object.
-        stays(json!({ "allOf": [open(json!({ "a": {} })), open(json!({ "b": {} }))] }));
-        stays(json!({ "properties": { "a": {} }, "anyOf": [open(json!({ "b": {} })), true] }));
-        stays(json!({ "properties": { "a": {} }, "$ref": "#/$defs/a", "$defs": { "a": open(json!({})) } }));
+        check(open(json!({ "a": open(json!({})) })), closed(json!({ "a": open(json!({})) })));
         // A property of such a name is none of them.
         check(open(json!({ "allOf": {}, "not": {} })), closed(json!({ "allOf": {}, "not": {} })));
+    }
+
+    #[test]
+    fn objects_stay_open_where_more_is_said_of_them() {
+        let check = |value: Value| {
+            let mut found = value.clone();
+            close_objects(&mut found, true);
+            assert_eq!(found, value);
+        };
+        let open = |name: &str| json!({ "properties": { name: {} } });
+        check(json!({ "type": "object" }));
+        check(json!({ "properties": { "a": {} }, "additionalProperties": true }));
+        check(json!({ "properties": { "a": {} }, "additionalProperties": { "type": "string" } }));
+        check(json!({ "properties": { "a": {} }, "propertyNames": { "maxLength": 3 } }));
+        // What is required and not declared, or more than is required, has to come from somewhere.
+        check(json!({ "properties": { "a": {} }, "required": ["a", "b"] }));
+        check(json!({ "properties": { "a": {}, "b": {}, "c": {} }, "required": ["a"], "minProperties": 2 }));
+        check(json!({ "properties": { "a": {} }, "const": { "a": 1, "b": 2 } }));
+        // Two schemas of one object.
+        check(json!({ "allOf": [open("a"), open("b")] }));
+        check(json!({ "properties": { "a": {} }, "anyOf": [open("b"), true] }));
+        check(json!({ "required": ["id"], "oneOf": [open("a"), open("b")] }));
+        check(json!({ "additionalProperties": true, "anyOf": [open("a")] }));
+        check(json!({ "anyOf": [open("a")], "oneOf": [open("b")] }));
+        check(json!({ "$ref": "#/$defs/c", "required": ["id"], "$defs": { "c": open("a") } }));
+        check(json!({ "properties": { "a": {} }, "dependencies": { "a": open("b") } }));
+        check(json!({ "properties": { "a": {} }, "dependentRequired": { "a": ["b"] } }));
     }
 
     #[test]

@@ -160,6 +160,8 @@ fn undeclared_arguments_need_a_schema_that_speaks_of_them() {
         (json!({ "type": "object", "properties": declared }), false),
         (json!({ "type": "object", "properties": declared, "additionalProperties": true }), true),
         (json!({ "type": "object" }), true),
+        (json!({ "type": "object", "properties": declared, "required": ["city", "town"] }), true),
+        (json!({ "type": "object", "properties": declared, "allOf": [{ "required": ["town"] }] }), true),
     ] {
         let tools =
             tools(json!([{ "type": "function", "function": { "name": "f", "parameters": parameters } }]));

@@ -19,6 +19,7 @@ macro_rules! simd {
 
 impl Vectors for Avx2 {
     type Lanes = [__m256; 2];
+    type Magnitudes = __m256i;
 
     #[inline(always)]
     fn zero() -> [__m256; 2] {
@@ -75,16 +76,24 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool {
+    fn no_magnitudes() -> __m256i {
+        simd!(_mm256_setzero_si256())
+    }
+
+    #[inline(always)]
+    fn with_magnitudes<const N: usize>(mut most: __m256i, numbers: &[u8; N]) -> __m256i {
         simd!({
-            let magnitude = _mm256_set1_epi8(0x7f);
-            let mut most = _mm256_setzero_si256();
             for numbers in numbers.as_chunks::<32>().0 {
                 let numbers = _mm256_loadu_si256(numbers.as_ptr().cast());
-                most = _mm256_max_epu8(most, _mm256_and_si256(numbers, magnitude));
+                most = _mm256_max_epu8(most, _mm256_and_si256(numbers, _mm256_set1_epi8(0x7f)));
             }
-            _mm256_movemask_epi8(_mm256_cmpeq_epi8(most, magnitude)) == 0
+            most
         })
+    }
+
+    #[inline(always)]
+    fn has_nan(most: __m256i) -> bool {
+        simd!(_mm256_movemask_epi8(_mm256_cmpeq_epi8(most, _mm256_set1_epi8(0x7f))) != 0)
     }
 
     #[inline(always)]

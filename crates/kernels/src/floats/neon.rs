@@ -39,6 +39,7 @@ fn words(numbers: &[u8; 32], i: usize) -> uint32x4_t {
 
 impl Vectors for Neon {
     type Lanes = [float32x4_t; LANES / WIDTH];
+    type Magnitudes = uint8x16_t;
 
     #[inline(always)]
     fn zero() -> Self::Lanes {
@@ -79,15 +80,23 @@ impl Vectors for Neon {
     }
 
     #[inline(always)]
-    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool {
+    fn no_magnitudes() -> uint8x16_t {
+        simd!(vdupq_n_u8(0))
+    }
+
+    #[inline(always)]
+    fn with_magnitudes<const N: usize>(mut most: uint8x16_t, numbers: &[u8; N]) -> uint8x16_t {
         simd!({
-            let magnitude = vdupq_n_u8(0x7f);
-            let mut most = vdupq_n_u8(0);
             for numbers in numbers.as_chunks::<16>().0 {
-                most = vmaxq_u8(most, vandq_u8(vld1q_u8(numbers.as_ptr()), magnitude));
+                most = vmaxq_u8(most, vandq_u8(vld1q_u8(numbers.as_ptr()), vdupq_n_u8(0x7f)));
             }
-            vmaxvq_u8(most) < 0x7f
+            most
         })
+    }
+
+    #[inline(always)]
+    fn has_nan(most: uint8x16_t) -> bool {
+        simd!(vmaxvq_u8(most) == 0x7f)
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ pub(super) struct Scalar;
 
 impl Vectors for Scalar {
     type Lanes = Sum;
+    type Magnitudes = u8;
 
     fn zero() -> Sum {
         [0.0; LANES]
@@ -34,8 +35,16 @@ impl Vectors for Scalar {
         numbers.map(|number| e4m3_to_f32(number) / E4M3_REST)
     }
 
-    fn no_nan<const N: usize>(numbers: &[u8; N]) -> bool {
-        numbers.iter().all(|number| number & 0x7f != 0x7f)
+    fn no_magnitudes() -> u8 {
+        0
+    }
+
+    fn with_magnitudes<const N: usize>(most: u8, numbers: &[u8; N]) -> u8 {
+        numbers.iter().fold(most, |most, number| most.max(number & 0x7f))
+    }
+
+    fn has_nan(most: u8) -> bool {
+        most == 0x7f
     }
 
     fn load(x: &[f32; LANES]) -> Sum {

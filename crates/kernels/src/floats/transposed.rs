@@ -3,7 +3,7 @@
 //! The order of summation, and so every bit, is that of the tiles in [`crate::matmul`], which serve several tokens: a
 //! sum takes its terms row by row.
 
-use super::{Bf16, E4m3, F16, F32, Format, Vectors, scalar};
+use super::{Bf16, E4m3, F16, F32, Format, Vectors, scalar, widened};
 use crate::dot::LANES;
 use crate::isa::Isa;
 use crate::matrix::{Matrix, Storage};
@@ -111,12 +111,4 @@ fn add_any_row<V: Vectors>(sums: &mut Sums<V>, x: f32, weights: &[[f32; LANES]; 
     for (sum, group) in sums.iter_mut().zip(weights) {
         *sum = V::fma(V::splat(x), V::load(group), *sum);
     }
-}
-
-/// Numbers of a row, whatever they are. Not inlined: the loop around needs the registers.
-#[inline(never)]
-fn widened(w: &Matrix, row: usize, first: usize) -> [[f32; LANES]; COLUMNS / LANES] {
-    let mut wide = [[0.0; LANES]; COLUMNS / LANES];
-    w.dequantize(row, first, wide.as_flattened_mut());
-    wide
 }

@@ -23,7 +23,8 @@ pub struct Chinese {
     cities: Vec<String>,
     characters: String,
     days: Vec<String>,
-    openings: Vec<String>,
+    before_questions: Vec<String>,
+    before_requests: Vec<String>,
     closings: Vec<String>,
     with_tools: Vec<String>,
     without_tools: Vec<String>,
@@ -42,16 +43,16 @@ struct Requests {
 }
 
 impl Chinese {
-    /// True if somebody asks for this kind in Chinese.
-    fn asks_for(&self, kind: &Kind) -> bool {
-        self.call.iter().any(|requests| requests.kind == kind.id)
+    /// How this kind is asked for, if somebody asks for it in Chinese.
+    fn requests(&self, kind: &Kind) -> Option<&Requests> {
+        self.call.iter().find(|requests| requests.kind == kind.id)
     }
 }
 
 impl Catalogue {
     /// Kinds of tools that are asked for in Chinese.
     pub(crate) fn chinese_kinds(&self) -> Vec<Arc<Kind>> {
-        self.kinds.iter().filter(|kind| self.chinese.asks_for(kind)).cloned().collect()
+        self.kinds.iter().filter(|kind| self.chinese.requests(kind).is_some()).cloned().collect()
     }
 }
 
@@ -68,15 +69,14 @@ impl Conversation<'_, '_> {
 
     /// A request for one call of a declared tool; there is one that is asked for in Chinese.
     pub(crate) fn chinese_call(&mut self) {
-        let catalogue = self.catalogue;
-        let kinds: Vec<usize> = (0..self.declared.len())
-            .filter(|tool| catalogue.chinese.asks_for(&self.declared[*tool].kind))
-            .collect();
-        let tool = *self.draw.pick(&kinds);
+        let chinese = &self.catalogue.chinese;
+        let of_tool = |tool: usize| Some((tool, chinese.requests(&self.declared[tool].kind)?));
+        let asked: Vec<(usize, &Requests)> = (0..self.declared.len()).filter_map(of_tool).collect();
+        let (tool, requests) = *self.draw.pick(&asked);
         let kind = self.declared[tool].kind.clone();
-        let (mut user, slots) = self.draw.chinese_request(&catalogue.chinese, &kind);
-        if self.draw.percent(20) {
-            user.push_str(self.draw.pick::<String>(&catalogue.chinese.with_tools));
+        let (mut user, slots) = self.draw.chinese_request(chinese, requests, &kind);
+        if user.ends_with(['。', '？']) && requests.kind != "calculate" && self.draw.percent(20) {
+            user.push_str(self.draw.pick::<String>(&chinese.with_tools));
         }
         self.answer_with_calls(Topic::Chinese, user, vec![(tool, slots)]);
     }
@@ -84,13 +84,17 @@ impl Conversation<'_, '_> {
     /// A request for a tool that is not declared; with a tool for everything there is none.
     fn chinese_refusal(&mut self) {
         let catalogue = self.catalogue;
-        let kinds: Vec<Arc<Kind>> =
-            catalogue.chinese_kinds().into_iter().filter(|kind| !self.could_do(kind)).collect();
-        if kinds.is_empty() {
+        let kinds = catalogue.chinese_kinds();
+        let beyond: Vec<(&Kind, &Requests)> = kinds
+            .iter()
+            .filter(|kind| !self.could_do(kind))
+            .filter_map(|kind| Some((kind.as_ref(), catalogue.chinese.requests(kind)?)))
+            .collect();
+        if beyond.is_empty() {
             return self.chinese_talk();
         }
-        let kind = Arc::clone(self.draw.pick(&kinds));
-        let (user, _) = self.draw.chinese_request(&catalogue.chinese, &kind);
+        let (kind, requests) = *self.draw.pick(&beyond);
+        let (user, _) = self.draw.chinese_request(&catalogue.chinese, requests, kind);
         self.refuse(user);
     }
 
@@ -104,8 +108,8 @@ impl Conversation<'_, '_> {
         let chinese = &self.catalogue.chinese;
         let (says, held_out) = (&chinese.identity.says, &chinese.identity.held_out);
         let mut user = self.draw.pick(of_part(self.draw.scope.phrases, says, held_out)).clone();
-        if self.draw.percent(25) {
-            user = format!("{}{user}", self.draw.pick(&chinese.openings));
+        if !user.starts_with("你好") && self.draw.percent(25) {
+            user = format!("你好，{user}");
         }
         if self.draw.percent(25) {
             user.push_str(self.draw.pick::<String>(&chinese.without_tools));
@@ -117,14 +121,8 @@ impl Conversation<'_, '_> {
 
 impl Draw<'_> {
     /// What is said for this kind, and its values.
-    fn chinese_request(&mut self, chinese: &Chinese, kind: &Kind) -> (String, Slots) {
-        let of_kind = |requests: &&Requests| requests.kind == kind.id;
-        let phrase = match chinese.call.iter().find(of_kind) {
-            Some(requests) => {
-                self.pick(of_part(self.scope.phrases, &requests.says, &requests.held_out)).clone()
-            }
-            None => String::new(),
-        };
+    fn chinese_request(&mut self, chinese: &Chinese, requests: &Requests, kind: &Kind) -> (String, Slots) {
+        let phrase = self.pick(of_part(self.scope.phrases, &requests.says, &requests.held_out)).clone();
         let mut filled = Slots::new();
         for slot in slots(&phrase) {
             if let Some(parameter) = kind.parameter(slot) {
@@ -134,8 +132,10 @@ impl Draw<'_> {
         let mut user = filled
             .iter()
             .fold(phrase, |user, (slot, value)| user.replace(&format!("{{{slot}}}"), &value.said));
-        if self.percent(15) {
-            user = format!("{}{user}", self.pick(&chinese.openings));
+        if !user.starts_with('请') && self.percent(15) {
+            let before =
+                if user.ends_with('？') { &chinese.before_questions } else { &chinese.before_requests };
+            user = format!("{}{user}", self.pick(before));
         }
         if user.ends_with(['。', '？']) && self.percent(15) {
             user.push_str(self.pick::<String>(&chinese.closings));
@@ -177,9 +177,20 @@ mod tests {
         let catalogue = Catalogue::load().unwrap();
         for requests in &catalogue.chinese.call {
             let kind = catalogue.kinds.iter().find(|kind| kind.id == requests.kind).unwrap();
+            assert!(!kind.held_out, "{}", kind.id);
             for phrase in requests.says.iter().chain(&requests.held_out) {
                 assert!(slots(phrase).all(|slot| kind.parameter(slot).is_some()), "{phrase}");
             }
+        }
+    }
+    #[test]
+    fn training_never_says_what_is_held_out() {
+        let Chinese { call, talk, identity, .. } = Catalogue::load().unwrap().chinese;
+        let mut parts: Vec<(Vec<String>, Vec<String>)> = vec![(identity.says, identity.held_out)];
+        parts.extend(call.into_iter().map(|requests| (requests.says, requests.held_out)));
+        parts.extend(talk.into_iter().map(|talk| (talk.says, talk.held_out)));
+        for (says, held_out) in parts {
+            assert!(!held_out.is_empty() && held_out.iter().all(|line| !says.contains(line)), "{held_out:?}");
         }
     }
 }

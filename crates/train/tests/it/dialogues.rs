@@ -228,6 +228,7 @@ fn cases_test_what_they_say() {
     let generator = generator();
     for (topic, calls) in [
         (Topic::Call, 1..=1),
+        (Topic::Chinese, 1..=1),
         (Topic::TwoCalls, 2..=2),
         (Topic::NoTool, 0..=0),
         (Topic::Talk, 0..=0),
