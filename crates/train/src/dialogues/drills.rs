@@ -16,7 +16,8 @@ impl Conversation<'_, '_> {
             2 => self.draw.write_json(),
             3 => self.draw.read_json(),
             4 => self.draw.after(),
-            5 | 6 => self.draw.fill_in_json(),
+            5 => self.draw.fill_in_json(),
+            6 => self.draw.json_about(),
             _ => self.draw.value_of(),
         };
         self.say(Topic::Copy, user, answer);
@@ -109,6 +110,23 @@ impl Draw<'_> {
         let facts: Vec<(String, String)> =
             keys.into_iter().map(|key| (key, "\"unknown\"".to_owned())).collect();
         (user, json(&facts))
+    }
+
+    /// An object is asked for without a word about what stands in it: what it is about.
+    fn json_about(&mut self) -> (String, String) {
+        let (key, of) = (self.plain_word(), self.anything());
+        let user = self
+            .choose(&[
+                "Return the KEY of ABOUT as JSON.",
+                "Give me the KEY of ABOUT in JSON.",
+                "The KEY of ABOUT as JSON, please.",
+                "Show the KEY of ABOUT as a JSON object.",
+                "What is the KEY of ABOUT? JSON only.",
+                "Write down the KEY of ABOUT, as JSON.",
+            ])
+            .replace("KEY", &key)
+            .replace("ABOUT", &of);
+        (user, json(&[(key.replace(' ', "_"), "\"unknown\"".to_owned())]))
     }
 
     fn read_json(&mut self) -> (String, String) {
