@@ -64,8 +64,7 @@ fn panel<V: Vectors, const R: usize>(
         fits &= scale.is_finite();
         let first = block * FP8_BLOCK;
         let x = piece.x[first / TILE * piece.stride + first % TILE..].as_chunks::<LANES>().0;
-        let Some(x) = x.first_chunk::<GROUPS>() else { return None };
-        for (k, x) in x.iter().enumerate() {
+        for (k, x) in x.first_chunk::<GROUPS>()?.iter().enumerate() {
             let x = V::load(x);
             for r in 0..R {
                 let w = V::scaled(V::e4m3(&numbers[r].as_chunks().0[k]), scale);
