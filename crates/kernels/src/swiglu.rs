@@ -90,6 +90,7 @@ fn gate_and_up(pool: &Pool, experts: &Experts<'_, '_>, inputs: &Inputs, hidden: 
         let first = part * step;
         let expert = experts.get(number);
         let rows = first..expert.gate_proj.rows().min(first + step);
+        // A guess: at the end of a node's share it is another thread's.
         let then = match number + 1 {
             _ if rows.end < expert.gate_proj.rows() => RowStart::of(expert.gate_proj, rows.end),
             next if next < experts.count => RowStart::of(experts.get(next).gate_proj, 0),

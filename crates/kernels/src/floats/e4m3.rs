@@ -1,7 +1,7 @@
-//! One token times FP8 (E4M3 in blocks of 128x128 under a scale), at the pace of memory.
+//! One token times FP8 (E4M3 in blocks of 128x128 under a scale), nearer to the pace of memory than the general code.
 //!
 //! What is rare waits until a panel's end: whether one of its numbers is NaN or a scale too large is only noted on the
-//! way, and such a panel is computed once more by the general code of [`super`]. The sums are the same.
+//! way, and such a panel is computed once more by that of [`super`]. The sums are the same.
 
 use super::{E4m3, GROUPS, Piece, Vectors, panel as any_panel};
 use crate::dot::{LANES, total};
