@@ -4,6 +4,7 @@
 //! shapes (`y = x Wᵀ`, rows = outputs); `gate_proj` and `up_proj` of an MLP lie side by side, so that one
 //! product computes both.
 
+mod deepen;
 mod init;
 mod layout;
 mod load;

@@ -32,6 +32,10 @@ pub struct Recipe {
     /// A checkpoint to begin with, in place of new weights: fine-tuning.
     #[serde(default)]
     pub init: Option<PathBuf>,
+    /// For a model deeper than `init`: the layer of `init` that each layer begins as. One named again begins
+    /// without effect.
+    #[serde(default)]
+    pub init_layers: Vec<usize>,
     /// Standard deviation of new weights.
     #[serde(default)]
     pub init_std: Option<f32>,
@@ -207,6 +211,10 @@ impl Recipe {
 
     fn check(&self) -> Result<(), TrainError> {
         DataSettings::from_recipe(&self.data)?;
+        if self.init.is_none() && !self.init_layers.is_empty() {
+            let (found, expected) = (format!("{:?}", self.init_layers), "nothing without `init`".to_owned());
+            return Err(TrainError::Value { field: "init_layers", found, expected });
+        }
         let config = self.config()?;
         self.check_int4(&config)?;
         let (batch, schedule, optimizer) = (&self.batch, &self.schedule, &self.optimizer);

@@ -112,7 +112,10 @@ fn initial(recipe: &Recipe, config: &Config) -> Result<Params, TrainError> {
         None => Ok(Params::random(config, recipe.seed, recipe.init_std)),
         Some(path) => {
             let checkpoint = k2_weights::Checkpoint::open(path, &mut |_| ())?;
-            Ok(Params::load_as(&checkpoint, config)?)
+            match recipe.init_layers.as_slice() {
+                [] => Ok(Params::load_as(&checkpoint, config)?),
+                layers => Ok(Params::load_deeper(&checkpoint, config, layers)?),
+            }
         }
     }
 }

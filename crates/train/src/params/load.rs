@@ -16,6 +16,20 @@ pub enum LoadError {
     /// The config is not one of this architecture.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// `init_layers` does not name one layer for each of the model's.
+    #[error("`init_layers` names {found} layers, expected {expected}: one for each of the model's")]
+    #[allow(missing_docs)] // fields are what the messages show
+    LayerCount { found: usize, expected: usize },
+    /// `init_layers` names a layer that the checkpoint does not have.
+    #[error("`init_layers` names layer {layer}, the checkpoint has {layers}, counted from 0")]
+    #[allow(missing_docs)]
+    NoSuchLayer { layer: usize, layers: usize },
+    /// A dense layer cannot begin as a mixture of experts, nor the other way round.
+    #[error(
+        "`init_layers` begins layer {layer} as layer {from}; one is dense, the other a mixture of experts"
+    )]
+    #[allow(missing_docs)]
+    OtherForm { layer: usize, from: usize },
 }
 
 impl From<WeightsError> for LoadError {

@@ -4,10 +4,13 @@ use k2_train::Params;
 use k2_train::export::{ExportFormat, export};
 use k2_train::params::Tensor;
 use k2_train::quantize::{Format, round_all};
+use k2_train::step::Workers;
 use k2_weights::Checkpoint;
+use serde_json::json;
 use std::path::Path;
 
 use crate::copy_task::recipe;
+use crate::models::{batch, config, config_json, params};
 
 #[test]
 fn exported_weights_are_the_rounded_ones() {
@@ -37,4 +40,35 @@ fn check(
         .map(|tensor| tensor.format)
         .collect();
     assert_eq!(formats, [if format == ExportFormat::Int4 { "INT4" } else { "BF16" }]);
+}
+
+/// A model with layers said twice is, before it learns, the one it began with; with other layers it is not.
+#[test]
+fn a_deeper_model_begins_as_the_shallower_one() {
+    let shallow = params(&config(json!({})), 4);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shallow");
+    export(&shallow, &config_json(json!({})), ExportFormat::Bf16, &folder).unwrap();
+    let checkpoint = Checkpoint::open(&folder, &mut |_| ()).unwrap();
+    let shallow = Params::load(&checkpoint).unwrap();
+    let loss = |params: &Params| {
+        let batch = batch(params.config(), 2, 40, 5);
+        Workers::new(params.layout(), 1).loss(params.values(), &[batch]).cross_entropy
+    };
+    let deeper = |layers: &[usize]| {
+        let changes = json!({"num_hidden_layers": layers.len()});
+        Params::load_deeper(&checkpoint, &config(changes), layers)
+    };
+    assert_eq!(loss(&deeper(&[0, 1, 2]).unwrap()), loss(&shallow));
+    assert_eq!(loss(&deeper(&[0, 1, 1, 2, 2]).unwrap()), loss(&shallow));
+    assert_ne!(loss(&deeper(&[0, 2, 1]).unwrap()), loss(&shallow));
+    let gate = |params: &Params, layer| {
+        params.get(&format!("model.layers.{layer}.mlp.gate.weight")).unwrap().to_vec()
+    };
+    assert_eq!(gate(&deeper(&[0, 1, 1, 2, 2]).unwrap(), 4), gate(&shallow, 2));
+
+    let refused = |layers: &[usize]| deeper(layers).err().unwrap().to_string();
+    assert!(refused(&[0, 1, 3]).contains("names layer 3, the checkpoint has 3"));
+    assert!(refused(&[0, 0, 1, 2]).contains("begins layer 1 as layer 0; one is dense"));
+    let missing = Params::load_deeper(&checkpoint, shallow.config(), &[0, 1]).err().unwrap().to_string();
+    assert!(missing.contains("names 2 layers, expected 3"), "{missing}");
 }
