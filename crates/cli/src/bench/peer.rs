@@ -32,11 +32,12 @@ impl Peer {
             Phase::Prefill => (case.len, 0),
             Phase::Decode => (0, case.len),
         };
-        let mut numbers = vec![("-t", threads), ("-p", prompt), ("-n", generate), ("-r", 1)];
+        let mut numbers = vec![("-t", threads), ("-p", prompt), ("-n", generate)];
         // ik_llama.cpp's llama-bench does not know this one.
         if case.depth > 0 {
             numbers.push(("-d", case.depth));
         }
+        numbers.push(("-r", 1));
         let mut command = Command::new(&self.program);
         command.args(&self.options).arg("-m").arg(model).args(["-o", "json"]);
         command.args(numbers.iter().flat_map(|(option, number)| [(*option).to_owned(), number.to_string()]));

@@ -98,6 +98,9 @@ fn a_peer_is_asked_for_the_same_case() {
     }
     let asked = |p: u8, n: u8| format!("--repack 0 -m {model} -o json -t 2 -p {p} -n {n} -d 6 -r 1\n");
     assert_eq!(fs::read_to_string(&notes).unwrap(), asked(9, 0).repeat(2) + &asked(0, 4).repeat(2));
+    bench(&[model, "-p", "9", "-n", "0", "--compare", &peer]);
+    let without_depth = format!("-m {model} -o json -t 2 -p 9 -n 0 -r 1\n");
+    assert!(fs::read_to_string(&notes).unwrap().ends_with(&without_depth));
     fs::remove_dir_all(&folder).unwrap();
 }
 
