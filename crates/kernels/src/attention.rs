@@ -31,9 +31,6 @@ pub use decompressed::{DecompressedShape, Decompression, HeadRows, Run, attend_d
 /// Most numbers of partial results (256 MB) for which rows are split only to have the threads end together.
 const SPLIT_NUMBERS: usize = 1 << 26;
 
-/// Tasks in which a group's heads are merged.
-const MERGE_PARTS: usize = 4;
-
 /// Tasks for each thread, so that none waits long for the others at the end.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -230,13 +227,11 @@ impl Job<'_> {
                 self.range(row, range, query, room, &mut self.partial(partial, heads.len()));
             });
         });
-        pool.run(merges.len() * MERGE_PARTS, |number| {
-            let merge = &merges[number / MERGE_PARTS];
-            let heads = merge.heads.len();
-            let queries = group(number % MERGE_PARTS, heads.div_ceil(MERGE_PARTS), heads);
-            if !queries.is_empty() {
-                self.merge_ranges(merge, queries, &partials);
-            }
+        pool.run(merges.len(), |number| {
+            let merge = &merges[number];
+            let len = merge.ranges * self.partial_len(merge.heads.len());
+            // SAFETY: a merge's places are those of its own tasks; `run` ends before `partial` does.
+            self.merge_ranges(merge, unsafe { partials.slice(merge.place, len) });
         });
     }
 
@@ -269,25 +264,15 @@ impl Job<'_> {
         place
     }
 
-    /// Joins the ranges, which lie one after the other, for some heads of a group.
-    fn merge_ranges(&self, group: &Merge, queries: Range<usize>, partials: &Disjoint<f32>) {
-        let (heads, len) = (group.heads.len(), self.shape.value_len);
-        let of_range = |range| {
-            let [max, sum, values] = Partial::places(heads, len, queries.clone()).map(|numbers| {
-                (group.place + range * self.partial_len(heads) + numbers.start, numbers.len())
-            });
-            // SAFETY: these heads' numbers in this merge's places belong to this task alone; `run` ends before they do.
-            unsafe {
-                let slice = |(start, len)| partials.slice(start, len);
-                Partial { max: slice(max), sum: slice(sum), values: slice(values) }
-            }
-        };
-        let mut total = of_range(0);
-        for range in 1..group.ranges {
-            merge(self.isa, &mut total, &of_range(range));
+    /// Joins the ranges of some heads of a row, which lie one after the other.
+    fn merge_ranges(&self, Merge { row, heads, .. }: &Merge, partial: &mut [f32]) {
+        let count = heads.len();
+        let (total, others) = partial.split_at_mut(self.partial_len(count));
+        let mut total = self.partial(total, count);
+        for next in others.chunks_exact_mut(self.partial_len(count)) {
+            merge(self.isa, &mut total, &self.partial(next, count));
         }
-        let first = group.heads.start;
-        self.finish(group.row, first + queries.start..first + queries.end, &mut total);
+        self.finish(*row, heads.clone(), &mut total);
     }
 
     /// Calls `body` with a copy of the queries, room for a tile's rows and a buffer of `len` numbers, all beginning a

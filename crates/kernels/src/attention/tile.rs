@@ -53,13 +53,6 @@ impl Partial<'_> {
         Partial { max, sum: &mut rest[..queries], values: &mut values[..values_len] }
     }
 
-    /// Where the numbers of some of the queries lie in such a buffer: `max`, `sum`, `values`.
-    pub(super) fn places(queries: usize, value_len: usize, some: Range<usize>) -> [Range<usize>; 3] {
-        let (front, len) = ((2 * queries).next_multiple_of(LANES), value_len.next_multiple_of(LANES));
-        let shifted = |by: usize, times: usize| by + some.start * times..by + some.end * times;
-        [shifted(0, 1), shifted(queries, 1), shifted(front, len)]
-    }
-
     /// Numbers of a query's values.
     #[inline(always)]
     pub(super) fn value_len(&self) -> usize {
@@ -236,10 +229,9 @@ fn dots<const Q: usize, const K: usize>(
             }
         }
     }
-    for k in 0..K {
-        let totals = totals::<Q>(std::array::from_fn(|q| sums[q][k]));
-        for q in 0..Q {
-            scores[q][key + k] = totals[q];
+    for q in 0..Q {
+        for k in 0..K {
+            scores[q][key + k] = total(sums[q][k]);
         }
     }
 }
@@ -250,35 +242,6 @@ fn lanes(row: &[[f32; REGISTER]], group: usize) -> [f32; REGISTER] {
     debug_assert!(group < row.len());
     // SAFETY: `dots` has cut each row to the groups that are counted here.
     unsafe { *row.get_unchecked(group) }
-}
-
-/// [`total`] of each. Four at once are turned, so that they are joined side by side.
-#[inline(always)]
-fn totals<const Q: usize>(sums: [[f32; REGISTER]; Q]) -> [f32; Q] {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(four) = sums.first_chunk::<4>() {
-        let totals = four_totals(four);
-        return std::array::from_fn(|q| totals[q]);
-    }
-    sums.map(total)
-}
-
-/// SSE, which every x86-64 has.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn four_totals(sums: &[[f32; REGISTER]; 4]) -> [f32; 4] {
-    use std::arch::x86_64::*;
-    let mut out = [0.0; 4];
-    // SAFETY: SSE is there; `out` has room for four numbers.
-    unsafe {
-        let [a, b, c, d] = sums
-            .map(|s| _mm_add_ps(_mm_setr_ps(s[0], s[1], s[2], s[3]), _mm_setr_ps(s[4], s[5], s[6], s[7])));
-        // Of each: the first and third number together, the second and fourth.
-        let ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-        let cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-        _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
-    }
-    out
 }
 
 /// Joins lanes by halves: 8, 4, 2, 1.
