@@ -4,23 +4,29 @@
     pip install torch
     python reference/train_step_speed.py [threads] [steps]
 
-The same architecture (hidden 192, 6 layers, 32 experts of width 96 with 4 per token, MLA, vocabulary 4096), batch
-(16 sequences of 512 tokens, all positions in the loss) and optimizer (Muon in f32 for matrices inside the layers,
-AdamW for the rest), written the way PyTorch is fast on a CPU: fused attention, tokens sorted by expert so that each
-expert is one product, experts' weights stacked so that Newton-Schulz is batched. Alternate it with the example, on an
-otherwise idle machine.
+The same architecture and batch, those of recipes/tiny.toml (each sequence one document, all positions in the loss), and
+optimizer (Muon in f32 for matrices inside the layers, AdamW for the rest), written the way PyTorch is fast on a CPU: fused
+attention, tokens sorted by expert so that each expert is one product, experts' weights stacked so that Newton-Schulz is
+batched. Alternate it with the example, on an otherwise idle machine.
 """
 import resource
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-HIDDEN, LAYERS, EXPERTS, TOP_K, WIDTH, DENSE, VOCAB = 192, 6, 32, 4, 96, 576, 4096
-HEADS, NOPE, ROPE, V, Q_LORA, KV_LORA, THETA, SCALING = 4, 32, 16, 32, 96, 48, 10000.0, 1.996
-SEQUENCES, LENGTH = 16, 512
+RECIPE = tomllib.loads((Path(__file__).parent.parent / "recipes" / "tiny.toml").read_text())
+MODEL, (SEQUENCES, LENGTH) = RECIPE["model"], (RECIPE["batch"][key] for key in ("sequences", "length"))
+HIDDEN, LAYERS, EXPERTS, TOP_K, WIDTH, DENSE, VOCAB = (MODEL[key] for key in (
+    "hidden_size", "num_hidden_layers", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
+    "intermediate_size", "vocab_size"))
+HEADS, NOPE, ROPE, V, Q_LORA, KV_LORA, THETA, SCALING = (MODEL[key] for key in (
+    "num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank", "kv_lora_rank",
+    "rope_theta", "routed_scaling_factor"))
 
 
 def matrix(*shape):
