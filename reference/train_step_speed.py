@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 RECIPE = tomllib.loads((Path(__file__).parent.parent / "recipes" / "tiny.toml").read_text())
-MODEL, (SEQUENCES, LENGTH) = RECIPE["model"], (RECIPE["batch"][key] for key in ("sequences", "length"))
+MODEL, SEQUENCES, LENGTH = RECIPE["model"], RECIPE["batch"]["sequences"], RECIPE["batch"]["length"]
 HIDDEN, LAYERS, EXPERTS, TOP_K, WIDTH, DENSE, VOCAB = (MODEL[key] for key in (
     "hidden_size", "num_hidden_layers", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
     "intermediate_size", "vocab_size"))
