@@ -22,6 +22,7 @@ use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
 use k2_model::{CacheDtype, KimiK2, Precision};
 use k2_weights::Checkpoint;
 
+use crate::cache::cache_dtype;
 use crate::loading_bar::LoadingBar;
 use crate::repack::{Large, RepackArgs};
 use crate::{bench_serve, json_lines};
@@ -70,9 +71,10 @@ pub(crate) struct BenchArgs {
     /// Prompt tokens of one step; 1024 are what `k2 serve` computes at once for a prompt that is alone.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = positive)]
     prefill_chunk: usize,
-    /// How the cache keeps latents: f32 as computed, bf16 in half of the memory, q8 in about a quarter.
-    #[arg(long, value_name = "FORMAT", default_value_t)]
-    cache_dtype: CacheDtype,
+    /// How the cache keeps latents: f32 as computed; i16 in half of the memory, rounded to integers that attention
+    /// multiplies faster; bf16 in half of it; q8 in about a quarter [default: i16, f32 with --exact].
+    #[arg(long, value_name = "FORMAT")]
+    cache_dtype: Option<CacheDtype>,
     /// How often each case is measured, after a warm-up.
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5, value_parser = positive)]
     repetitions: usize,
@@ -128,7 +130,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
 
 impl BenchArgs {
     fn settings(&self) -> Settings {
-        Settings { prefill_chunk: self.prefill_chunk, cache_dtype: self.cache_dtype }
+        let cache_dtype = self.cache_dtype.unwrap_or(cache_dtype(self.precision()));
+        Settings { prefill_chunk: self.prefill_chunk, cache_dtype }
+    }
+
+    fn precision(&self) -> Precision {
+        if self.exact { Precision::Exact } else { Precision::Fast }
     }
 
     fn load(&self) -> Result<KimiK2, Box<dyn Error>> {
@@ -148,8 +155,7 @@ impl BenchArgs {
             }
             (None, None) => return Err("neither MODEL nor --synthetic".into()), // clap has refused this already
         };
-        let precision = if self.exact { Precision::Exact } else { Precision::Fast };
-        let mut model = KimiK2 { precision, ..model };
+        let mut model = KimiK2 { precision: self.precision(), ..model };
         self.repack.apply(&mut model, Large::AtOnce, &bar)?;
         Ok(model)
     }

@@ -97,7 +97,7 @@ impl Model {
         let interleave = self.repack.apply(&mut model, Large::Later, &bar)?;
         let options = EngineOptions { context_tokens: self.context_tokens, interleave, ..options };
         let store = self.cache.prefix_store(&self.checkpoint);
-        Ok(Engine::start_with(model, self.cache.engine_options(options), store.as_ref())?)
+        Ok(Engine::start_with(model, self.cache.engine_options(self.precision, options), store.as_ref())?)
     }
 
     /// The tokenizer of the command line or of the model.

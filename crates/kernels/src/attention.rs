@@ -23,6 +23,7 @@ use tile::{
 };
 
 mod decompressed;
+mod integers;
 mod panel;
 mod tile;
 
@@ -61,7 +62,27 @@ impl Pages<'_> {
     fn room(&self, rows: usize) -> usize {
         match self.pages.first() {
             None | Some(Latents::F32(_)) => 0,
-            Some(Latents::Bf16(_) | Latents::Q8(_)) => rows * self.width,
+            Some(Latents::I16(_) | Latents::Bf16(_) | Latents::Q8(_)) => rows * self.width,
+        }
+    }
+
+    /// How many latents a row has, if rows are 16-bit integers.
+    fn latents_of_integers(&self) -> Option<usize> {
+        match self.pages.first() {
+            Some(Latents::I16(rows)) => Some(rows.latent),
+            _ => None,
+        }
+    }
+
+    /// A key's row of 16-bit integers and its scales; nothing of other formats.
+    #[inline(always)]
+    fn integers(&self, key: usize) -> (&[i16], [f32; 2]) {
+        match self.pages[key / self.page_len] {
+            Latents::I16(rows) => {
+                let first = self.first_number(key);
+                (&rows.numbers[first..first + self.width], rows.scales[key % self.page_len])
+            }
+            _ => (&[], [0.0; 2]),
         }
     }
 
@@ -118,6 +139,11 @@ pub fn attend(
     for row in rows {
         assert!(row.pages.width == shape.width, "{} numbers in a row, {shape:?}", row.pages.width);
         assert!((1..=row.pages.keys).contains(&row.keys), "{} keys of {}", row.keys, row.pages.keys);
+        let latents = row.pages.latents_of_integers().unwrap_or(shape.width);
+        assert!(
+            (shape.value_len..=shape.width).contains(&latents),
+            "{latents} latents under a scale, {shape:?}"
+        );
     }
     let out = Disjoint::new(out);
     let job = Job { isa: isa(), shape, rows, query, out: &out };
@@ -160,9 +186,24 @@ struct Job<'a> {
     out: &'a Disjoint<f32>,
 }
 
+/// The queries of a task.
+enum Queries<'a> {
+    /// A copy where a cache line begins, and room for the rows of a tile.
+    Floats(&'a [f32], &'a mut [f32]),
+    /// For rows of integers.
+    Integers(&'a integers::Queries),
+}
+
+/// Buffers of a task.
+#[derive(Default)]
+struct Work {
+    /// Queries, the rows of a tile, and two partial results, where cache lines begin.
+    floats: Vec<Aligned<Sum>>,
+    integers: integers::Queries,
+}
+
 thread_local! {
-    /// Queries of a task, the rows of a tile, and two partial results, where cache lines begin.
-    static WORK: RefCell<Vec<Aligned<Sum>>> = const { RefCell::new(Vec::new()) };
+    static WORK: RefCell<Work> = RefCell::default();
 }
 
 impl Job<'_> {
@@ -170,12 +211,12 @@ impl Job<'_> {
     fn whole_row(&self, row: usize, heads: Range<usize>) {
         let (count, keys) = (heads.len(), self.rows[row].keys);
         let partial_len = self.partial_len(count);
-        self.with_work(row, heads.clone(), 2 * partial_len, |query, room, work| {
+        self.with_work(row, heads.clone(), 2 * partial_len, |mut queries, work| {
             let (total, next) = work.split_at_mut(partial_len);
-            self.range(row, 0, query, room, &mut self.partial(total, count));
+            self.range(row, 0, &mut queries, &mut self.partial(total, count));
             for range in 1..keys.div_ceil(RANGE) {
                 let mut next = self.partial(next, count);
-                self.range(row, range, query, room, &mut next);
+                self.range(row, range, &mut queries, &mut next);
                 merge(self.isa, &mut self.partial(total, count), &next);
             }
             self.finish(row, heads, &mut self.partial(total, count));
@@ -223,8 +264,8 @@ impl Job<'_> {
             let Task { row, heads, range, place } = tasks[number].clone();
             // SAFETY: places of tasks do not overlap; `run` ends before `partial` does.
             let partial = unsafe { partials.slice(place, self.partial_len(heads.len())) };
-            self.with_work(row, heads.clone(), 0, |query, room, _| {
-                self.range(row, range, query, room, &mut self.partial(partial, heads.len()));
+            self.with_work(row, heads.clone(), 0, |mut queries, _| {
+                self.range(row, range, &mut queries, &mut self.partial(partial, heads.len()));
             });
         });
         pool.run(merges.len(), |number| {
@@ -275,34 +316,50 @@ impl Job<'_> {
         self.finish(*row, heads.clone(), &mut total);
     }
 
-    /// Calls `body` with a copy of the queries, room for a tile's rows and a buffer of `len` numbers, all beginning a
-    /// cache line.
+    /// Calls `body` with the queries as the rows need them and a buffer of `len` numbers, beginning a cache line.
     fn with_work(
         &self,
         row: usize,
         heads: Range<usize>,
         len: usize,
-        body: impl FnOnce(&[f32], &mut [f32], &mut [f32]),
+        body: impl FnOnce(Queries<'_>, &mut [f32]),
     ) {
-        let (width, count) = (self.shape.width, heads.len());
+        let (width, count, pages) = (self.shape.width, heads.len(), self.rows[row].pages);
         let query = &self.query[(row * self.shape.heads + heads.start) * width..][..count * width];
-        let room = self.rows[row].pages.room(TILE);
-        WORK.with_borrow_mut(|work| {
-            let needed = (query.len() + room + len).div_ceil(LANES);
-            if work.len() < needed {
-                work.resize(needed, Aligned([0.0; LANES]));
+        WORK.with_borrow_mut(|Work { floats, integers }| {
+            let (copy_len, room_len) = match pages.latents_of_integers() {
+                Some(latent) => {
+                    integers.set(query, width, latent);
+                    (0, 0)
+                }
+                None => (query.len(), pages.room(TILE)),
+            };
+            let needed = (copy_len + room_len + len).div_ceil(LANES);
+            if floats.len() < needed {
+                floats.resize(needed, Aligned([0.0; LANES]));
             }
-            let (copy, rest) = floats_mut(work).split_at_mut(query.len());
-            let (room, rest) = rest.split_at_mut(room);
-            copy.copy_from_slice(query);
-            body(copy, room, &mut rest[..len]);
+            let (copy, rest) = floats_mut(floats).split_at_mut(copy_len);
+            let (room, rest) = rest.split_at_mut(room_len);
+            copy.copy_from_slice(&query[..copy_len]);
+            let queries = match copy_len {
+                0 => Queries::Integers(integers),
+                _ => Queries::Floats(copy, room),
+            };
+            body(queries, &mut rest[..len]);
         });
     }
 
-    fn range(&self, row: usize, range: usize, query: &[f32], room: &mut [f32], partial: &mut Partial<'_>) {
+    fn range(&self, row: usize, range: usize, queries: &mut Queries<'_>, partial: &mut Partial<'_>) {
         let Row { pages, keys } = &self.rows[row];
         let keys = range * RANGE..(*keys).min((range + 1) * RANGE);
-        attend_range(self.isa, pages, keys, query, self.shape.scale, room, partial);
+        match queries {
+            Queries::Integers(queries) => {
+                integers::attend_range(self.isa, pages, keys, queries, self.shape.scale, partial);
+            }
+            Queries::Floats(query, room) => {
+                attend_range(self.isa, pages, keys, query, self.shape.scale, room, partial);
+            }
+        }
     }
 
     /// The weighted mean from the weighted sum.
@@ -341,17 +398,23 @@ fn range_body(
     for first in keys.clone().step_by(TILE) {
         let end = keys.end.min(first + TILE);
         // Behind the last tile of a range is the first of the next, which the same thread often does.
-        let mut ahead = ahead(pages, end..pages.keys.min(end + TILE), partial);
+        let mut ahead = ahead::<TILE>(pages, end..pages.keys.min(end + TILE), tile::KEYS, partial);
         let rows: [&[f32]; TILE] = pages.rows(first..end, room);
         add_tile(&rows[..end - first], query, scale, &mut ahead, &mut weights, partial);
     }
 }
 
+/// Rows to be asked for while a tile is added in blocks of scores of four queries and so many keys.
 #[inline(always)]
-fn ahead(pages: &Pages<'_>, keys: Range<usize>, partial: &Partial<'_>) -> Ahead {
+fn ahead<const TILE: usize>(
+    pages: &Pages<'_>,
+    keys: Range<usize>,
+    keys_of_block: usize,
+    partial: &Partial<'_>,
+) -> Ahead<TILE> {
     let (mut starts, mut row_bytes, count) = ([std::ptr::null(); TILE], 0, keys.len());
     for (start, key) in starts.iter_mut().zip(keys) {
         (*start, row_bytes) = pages.pages[key / pages.page_len].place(pages.first_number(key), pages.width);
     }
-    Ahead::new(starts, count, row_bytes, partial)
+    Ahead::new(starts, count, row_bytes, keys_of_block, partial)
 }

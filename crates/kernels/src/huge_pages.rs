@@ -1,6 +1,43 @@
 //! Large pages behind large buffers: fewer addresses to translate, and hardware that reads ahead does not stop at
 //! every 4 KB (Linux, Documentation/admin-guide/mm/transhuge.rst).
 
+use std::ops::{Deref, DerefMut};
+
+/// What a load takes in at once, in bytes: one that crosses the end costs two.
+const CACHE_LINE: usize = 64;
+
+/// Numbers that begin where a cache line does. Before they are written they are zeros, without memory; then they lie in huge
+/// pages.
+pub struct Lines<T> {
+    numbers: Vec<T>,
+    first: usize,
+}
+
+impl<T: Copy + Default> Lines<T> {
+    /// So many zeros.
+    pub fn zeros(len: usize) -> Lines<T> {
+        let mut numbers = vec![T::default(); len + CACHE_LINE / size_of::<T>()];
+        advise_huge_pages(&mut numbers);
+        let first = numbers.as_ptr().align_offset(CACHE_LINE);
+        numbers.truncate(first + len);
+        Lines { numbers, first }
+    }
+}
+
+impl<T> Deref for Lines<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.numbers[self.first..]
+    }
+}
+
+impl<T> DerefMut for Lines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.numbers[self.first..]
+    }
+}
+
 /// Asks for huge pages behind memory that has not been touched yet. Where there are none, nothing changes.
 pub fn advise_huge_pages<T>(buffer: &mut [T]) {
     #[cfg(target_os = "linux")]
@@ -22,6 +59,17 @@ pub fn advise_huge_pages<T>(buffer: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_zeros_that_begin_one() {
+        for len in [0, 1, 100, 3 << 20] {
+            let mut lines = Lines::<u16>::zeros(len);
+            assert!(lines.len() == len && lines.iter().all(|number| *number == 0), "{len} numbers");
+            assert_eq!(lines.as_ptr().addr() % CACHE_LINE, 0);
+            lines.fill(7);
+            assert!(lines.iter().all(|number| *number == 7), "{len} numbers");
+        }
+    }
 
     #[test]
     fn contents_and_small_buffers_stay_as_they_are() {

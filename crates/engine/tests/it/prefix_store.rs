@@ -66,7 +66,7 @@ fn a_restart_finds_what_was_written() {
     let prompt = prompt(&folder, 200);
     let mut changed = prompt.clone();
     changed[70] = (changed[70] + 1) % 100;
-    for dtype in [CacheDtype::F32, CacheDtype::Bf16, CacheDtype::Q8] {
+    for dtype in [CacheDtype::F32, CacheDtype::I16, CacheDtype::Bf16, CacheDtype::Q8] {
         let directory = Scratch::new(&format!("restart-{dtype}"));
         let without = start(&folder, dtype, None);
         let first = ask(&start(&folder, dtype, Some(&store(&directory))), &prompt);

@@ -392,7 +392,7 @@ fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32
         score(pairs, first, &query[blind..], &mut weights.0[blind..]);
         for q in blind..query.len() {
             let weights = &mut weights.0[q][..seen(q)];
-            factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
+            factors[q] = weigh::<TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
         }
         let mut rows: [&[f32]; GROUP] = [&[]; GROUP];
         for q in blind..query.len() {

@@ -24,6 +24,9 @@ pub(super) const QUERIES: usize = 16;
 /// Queries that stay in the first-level cache while a tile's keys pass by.
 pub(super) const NEAR_QUERIES: usize = 8;
 
+/// Keys against which four queries have their sums in registers.
+pub(super) const KEYS: usize = 3;
+
 /// Numbers in one register.
 const REGISTER: usize = 8;
 
@@ -91,7 +94,7 @@ impl Weights {
 
 /// The next tile's rows, asked for a few cache lines at a time while this one's are multiplied: they come from memory,
 /// and a core waits for a queue that it has filled.
-pub(super) struct Ahead {
+pub(super) struct Ahead<const TILE: usize> {
     starts: [*const u8; TILE],
     rows: usize,
     row_bytes: usize,
@@ -99,21 +102,22 @@ pub(super) struct Ahead {
     row: usize,
     asked: usize,
     /// Bytes that go with a block of scores and with a block of values: half of all with each kind.
-    per_scores: usize,
-    per_values: usize,
+    pub(super) per_scores: usize,
+    pub(super) per_values: usize,
 }
 
-impl Ahead {
-    /// `rows` rows while a whole tile is added to `partial`.
+impl<const TILE: usize> Ahead<TILE> {
+    /// `rows` rows while a whole tile is added to `partial`, its scores those of four queries and so many keys at a time.
     #[inline(always)]
     pub(super) fn new(
         starts: [*const u8; TILE],
         rows: usize,
         row_bytes: usize,
+        keys: usize,
         partial: &Partial<'_>,
-    ) -> Ahead {
+    ) -> Ahead<TILE> {
         let (queries, half) = (partial.max.len(), rows * row_bytes / 2);
-        let scores = queries.div_ceil(4) * TILE.div_ceil(3);
+        let scores = queries.div_ceil(4) * TILE.div_ceil(keys);
         let values = queries.div_ceil(6) * partial.value_len().div_ceil(2 * REGISTER);
         let share = |blocks| half.div_ceil(blocks).next_multiple_of(LINE);
         let (per_scores, per_values) = (share(scores), share(values));
@@ -122,7 +126,7 @@ impl Ahead {
 
     /// Asks for so many more bytes.
     #[inline(always)]
-    fn step(&mut self, mut bytes: usize) {
+    pub(super) fn step(&mut self, mut bytes: usize) {
         while bytes > 0 && self.row < self.rows {
             let now = bytes.min(self.row_bytes - self.asked);
             prefetch_second_level(self.starts[self.row].wrapping_add(self.asked), now);
@@ -157,7 +161,7 @@ pub(super) fn add_tile(
     rows: &[&[f32]],
     query: &[f32],
     scale: f32,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<TILE>,
     weights: &mut Weights,
     partial: &mut Partial<'_>,
 ) {
@@ -166,21 +170,21 @@ pub(super) fn add_tile(
     score_tile(rows, query, ahead, weights);
     for q in 0..queries {
         let weights = &mut weights[q][..rows.len()];
-        factors[q] = weigh(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
+        factors[q] = weigh::<TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
     }
     add_values(rows, weights, &factors, queries, ahead, partial.values);
 }
 
 /// `scores[q][key] = query[q] · rows[key]`; three keys against four queries in registers.
 #[inline(always)]
-fn score_tile(rows: &[&[f32]], query: &[f32], ahead: &mut Ahead, scores: &mut [[f32; TILE]; QUERIES]) {
+fn score_tile(rows: &[&[f32]], query: &[f32], ahead: &mut Ahead<TILE>, scores: &mut [[f32; TILE]; QUERIES]) {
     let width = rows[0].len();
     let queries = query.len() / width;
     for near in (0..queries).step_by(NEAR_QUERIES) {
         let end = queries.min(near + NEAR_QUERIES);
         let mut key = 0;
         while key < rows.len() {
-            let keys = 3.min(rows.len() - key);
+            let keys = KEYS.min(rows.len() - key);
             let mut q = near;
             while q < end {
                 let (query, scores) = (&query[q * width..], &mut scores[q..]);
@@ -251,15 +255,14 @@ fn total(sum: [f32; REGISTER]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// Turns a tile's products into weights relative to the largest score so far; returns the factor for what was
+/// Turns a tile's products, no more than `TILE`, into weights relative to the largest score so far; returns the factor for what was
 /// summed relative to the one before.
 #[inline(always)]
-pub(super) fn weigh(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+pub(super) fn weigh<const TILE: usize>(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
     // Where the length is known, whole registers need no mask.
-    if scores.len() == TILE {
-        weigh_some(&mut scores[..TILE], scale, max, sum)
-    } else {
-        weigh_some(scores, scale, max, sum)
+    match scores.first_chunk_mut::<TILE>() {
+        Some(scores) => weigh_some(scores, scale, max, sum),
+        None => weigh_some(scores, scale, max, sum),
     }
 }
 
@@ -294,7 +297,7 @@ fn add_values(
     weights: &[[f32; TILE]; QUERIES],
     factors: &[f32; QUERIES],
     queries: usize,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<TILE>,
     values: &mut [f32],
 ) {
     let len = values.len() / queries;

@@ -59,6 +59,11 @@ impl Case {
         out[place * heads * self.value_len..][..heads * self.value_len].to_vec()
     }
 
+    /// The rows as they are once they have been stored.
+    fn rounded(&self, format: CacheFormat) -> Case {
+        Case { rows: format.round(&self.rows), query: self.query.clone(), ..*self }
+    }
+
     /// softmax(scale q kᵀ) v, and by how much the largest score may be rounded.
     fn naive(&self, head: usize) -> (Vec<f64>, f64) {
         let query = &self.query[head * self.width..][..self.width];
@@ -100,12 +105,36 @@ fn check(case: &Case, page_len: usize, random: &mut Random) {
     let alone =
         case.attend(CacheFormat::F32, page_len, &case.query[head * case.width..][..case.width], random);
     assert!(bits(&found[head * case.value_len..][..case.value_len]) == bits(&alone), "head {head} alone");
-    for format in CacheFormat::rounding(case.width) {
-        let rounded = Case { rows: format.round(&case.rows), query: case.query.clone(), ..*case };
-        let [widened_before, widened_as_read] =
-            [CacheFormat::F32, *format].map(|format| rounded.attend(format, page_len, &case.query, random));
+    for format in CacheFormat::widened(case.width) {
+        let widened_before = case.rounded(*format).attend(CacheFormat::F32, page_len, &case.query, random);
+        let widened_as_read = case.attend(*format, page_len, &case.query, random);
         assert!(bits(&widened_before) == bits(&widened_as_read), "{format:?}");
     }
+}
+
+/// 16-bit rows are multiplied as integers. Rows and queries that have been rounded before, in f64, give the same but for
+/// what f32 rounds and for half a step of each weight, of which a tile's have at least 32,767 together.
+fn check_integers(case: &Case, page_len: usize, random: &mut Random) {
+    let latent = case.value_len + random.below(case.width - case.value_len + 1);
+    let format = CacheFormat::I16 { width: case.width, latent };
+    let found = case.attend(format, page_len, &case.query, random);
+    let rounded = Case { query: format.round(&case.query), ..case.rounded(format) };
+    let largest = case.rows.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+    for (head, found) in found.chunks_exact(case.value_len).enumerate() {
+        let (want, rounding) = rounded.naive(head);
+        let roundings = 2.0 * rounding + (case.keys + 16) as f64 * f64::from(f32::EPSILON);
+        let bound = f64::from(largest) * (roundings + 64.0 / 2.0 / 32_767.0);
+        for (i, (found, want)) in found.iter().zip(want).enumerate() {
+            let off = (f64::from(*found) - want).abs();
+            assert!(off <= bound, "head {head}, number {i}: {found}, expected {want} +- {bound:e}");
+        }
+    }
+    let bits = |numbers: &[f32]| numbers.iter().map(|n| n.to_bits()).collect::<Vec<_>>();
+    let other_pages = case.attend(format, 1 + random.below(40), &case.query, random);
+    assert!(bits(&found) == bits(&other_pages), "pages of {page_len} and others");
+    let head = random.below(case.heads);
+    let alone = case.attend(format, page_len, &case.query[head * case.width..][..case.width], random);
+    assert!(bits(&found[head * case.value_len..][..case.value_len]) == bits(&alone), "head {head} alone");
 }
 
 proptest! {
@@ -120,5 +149,56 @@ proptest! {
     ) {
         let mut random = Random(seed);
         check(&Case::new(heads, lanes, keys, scale, &mut random), page_len, &mut random);
+    }
+    #[test]
+    fn attention_over_integers_is_that_of_f64(
+        (heads, lanes, page_len) in (1..=35usize, 1..=8usize, 1..=33usize),
+        keys in prop_oneof![1..40usize, 1..300usize, 200..1100usize],
+        (scale, exponent) in (prop_oneof![0.01f32..1.0, 1.0f32..60.0], -60..=60),
+        numbers in 0..3,
+        seed: u64,
+    ) {
+        let mut random = Random(seed);
+        let mut case = Case::new(heads, lanes, keys, scale, &mut random);
+        // All numbers of a row equally large, or all but one nothing: products, and weighted sums, come as near to 32
+        // bits as they ever do.
+        let width = case.width;
+        for (i, number) in case.rows.iter_mut().chain(&mut case.query).enumerate() {
+            *number = match numbers {
+                0 => *number,
+                1 => number.signum(),
+                _ => f32::from(i % width == 0),
+            };
+        }
+        case.rows.iter_mut().for_each(|number| *number *= 2f32.powi(exponent));
+        case.query.iter_mut().for_each(|number| *number *= 2f32.powi(-exponent));
+        check_integers(&case, page_len, &mut random);
+    }
+}
+
+/// What is not a number is seen by who attends to it, and by nobody else.
+#[test]
+fn broken_rows_of_integers_are_seen() {
+    let mut random = Random(1);
+    let mut case = Case::new(3, 4, 100, 0.5, &mut random);
+    let format = CacheFormat::I16 { width: 64, latent: case.value_len };
+    for wrong in [f32::NAN, f32::INFINITY] {
+        for number in [0, 63] {
+            case.rows[70 * 64 + number] = wrong;
+            for (keys, is_finite) in [(100, false), (70, true)] {
+                let rows = case.rows[..keys * 64].to_vec();
+                let found = Case { keys, rows, query: case.query.clone(), ..case }.attend(
+                    format,
+                    7,
+                    &case.query,
+                    &mut random,
+                );
+                assert!(
+                    found.iter().all(|number| number.is_finite() == is_finite),
+                    "{wrong} at {number}, {keys} keys"
+                );
+            }
+            case.rows[70 * 64 + number] = 1.0;
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::stored::CacheFormat;
 struct Case {
     shape: DecompressedShape,
     width: usize,
+    /// Rows as computed, and as they are once they have been stored.
+    computed: Vec<f32>,
     cached: Vec<f32>,
     /// Joint: each head's key rows, then its value rows. Split: key rows transposed.
     keys: Matrix,
@@ -40,7 +42,8 @@ impl Case {
         let count = keys.div_ceil(page_len);
         let block_table = random.permutation(count + 2);
         let mut cache = vec![f32::NAN; block_table.len() * page_len * self.width];
-        for (key, row) in self.cached.chunks_exact(self.width).enumerate() {
+        let rows = if format == CacheFormat::F32 { &self.cached } else { &self.computed };
+        for (key, row) in rows.chunks_exact(self.width).enumerate() {
             let at = (block_table[key / page_len] * page_len + key % page_len) * self.width;
             cache[at..at + self.width].copy_from_slice(row);
         }
@@ -148,7 +151,7 @@ proptest! {
         start in prop_oneof![0..3usize, 0..40usize, 200..600usize],
         count in prop_oneof![1..4usize, 1..50usize, 30..300usize],
         format in select(vec![Format::F32, Format::Bf16, Format::Int4]),
-        stored in select(vec![CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Q8]),
+        stored in 0..4usize,
         is_split: bool,
         seed: u64,
     ) {
@@ -163,8 +166,11 @@ proptest! {
             ),
         };
         let width = (latent + shared_len).next_multiple_of(32);
-        let cached = stored.round(&random.floats((start + count) * width));
+        let i16 = CacheFormat::I16 { width, latent };
+        let stored = [CacheFormat::F32, i16, CacheFormat::Bf16, CacheFormat::Q8][stored];
+        let computed = random.floats((start + count) * width);
+        let cached = stored.round(&computed);
         let query = random.floats(count * heads * (key_len + shared_len));
-        check(&Case { shape, width, cached, keys, values, start, count, query }, stored, &mut random);
+        check(&Case { shape, width, computed, cached, keys, values, start, count, query }, stored, &mut random);
     }
 }

@@ -45,7 +45,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 6 * Format::all().len() + 3 * FORMATS.len() + 5 * HOSTILE as usize + 9);
+    assert_eq!(want.len(), 6 * Format::all().len() + 3 * FORMATS.len() + 5 * HOSTILE as usize + 11);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -98,7 +98,8 @@ fn bits_of_every_operation() {
             );
         }
     }
-    for format in [CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Q8] {
+    let integers = [96, 91].map(|latent| CacheFormat::I16 { width: 96, latent });
+    for format in [CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Q8].into_iter().chain(integers) {
         report(format!("attention over {format:?}"), &attention(format));
     }
     report("decompressed attention", &decompressed_attention());

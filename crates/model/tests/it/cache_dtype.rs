@@ -6,7 +6,7 @@ use k2_model::{CacheDtype, KimiK2};
 use crate::fixtures::{Expected, folders, load};
 use crate::sequences::Sequences;
 
-const ALL: [CacheDtype; 3] = [CacheDtype::F32, CacheDtype::Bf16, CacheDtype::Q8];
+const ALL: [CacheDtype; 4] = [CacheDtype::F32, CacheDtype::I16, CacheDtype::Bf16, CacheDtype::Q8];
 
 /// Logits of a prompt in chunks.
 fn logits(model: &KimiK2, prompt: &[u32], size: usize, dtype: CacheDtype) -> Vec<f32> {
@@ -64,6 +64,7 @@ fn exported_blocks_continue_where_they_are_imported() {
 #[test]
 fn narrow_latents_are_near_the_wide_ones() {
     for (narrow, wide, most_median, most_mean) in [
+        (CacheDtype::I16, CacheDtype::F32, 2.5e-7, 5e-7),
         (CacheDtype::Bf16, CacheDtype::F32, 1.5e-4, 1.5e-2),
         (CacheDtype::Q8, CacheDtype::Bf16, 1.5e-3, 5e-2),
     ] {

@@ -11,7 +11,7 @@ pub fn greedy<'a>(
     limit: usize,
 ) -> impl FnMut(&[u32]) -> Result<Vec<u32>, BatchError> + 'a {
     let blocks = KvCache::blocks_for(model.config.max_position_embeddings);
-    let mut cache = KvCache::new(&model.config, blocks, CacheDtype::F32);
+    let mut cache = KvCache::new(&model.config, blocks, CacheDtype::I16);
     let block_table: Vec<u32> = (0..blocks as u32).collect();
     let mut scratch = Scratch::default();
     move |prompt| {

@@ -17,3 +17,4 @@ mod qk_clip;
 mod recipe;
 mod tiny_grad;
 mod trainer;
+mod whole_dialogues;
