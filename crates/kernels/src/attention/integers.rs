@@ -349,6 +349,7 @@ fn in_steps(weights: &[f32; TILE], keys: &Keys<'_>, steps: &mut [i16; TILE]) -> 
             sums[l] += group[l];
         }
     }
+    // Not `f32::max`: rustc 1.95 makes of it, here, the maximum of five lanes (LOG.md).
     let largest = largest.into_iter().reduce(|a, b| if b > a { b } else { a }).unwrap_or(0.0);
     let sum = sums.into_iter().reduce(|a, b| a + b).unwrap_or(0.0);
     let step = (largest / MOST_STEPS).max(sum / STEPS) + sum * 0.0;
