@@ -14,8 +14,10 @@ fn a_micro_run_lowers_the_loss_and_gives_a_model() {
     let metrics = std::fs::read_to_string(format!("{run}/metrics.jsonl")).unwrap();
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let losses: Vec<f64> = lines.iter().filter_map(|line| line["loss"].as_f64()).collect();
-    let (first, last) = (losses[0], losses[losses.len() - 1]);
-    assert!(first > 8.0 && last < 5.0, "{first} to {last}");
+    // Single batches vary by half a nat.
+    let last = &losses[losses.len() - 8..];
+    let (first, last) = (losses[0], last.iter().sum::<f64>() / last.len() as f64);
+    assert!(first > 8.0 && last < 4.8, "{first} to {last}");
 
     let again = k2(&train, "");
     assert!(again.code == 1 && again.stderr.contains("holds a run already"), "{}", again.stderr);
