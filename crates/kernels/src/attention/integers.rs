@@ -311,7 +311,10 @@ impl Tile {
         }
     }
 
-    /// Some queries, all sums in registers; how many. SAFETY of the caller: each row has the group.
+    /// Some queries, all sums in registers; how many.
+    ///
+    /// # Safety
+    /// Each row has the group.
     #[inline(always)]
     unsafe fn value_block<P: Products, const Q: usize>(
         &self,

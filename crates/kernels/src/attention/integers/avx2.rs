@@ -54,6 +54,7 @@ impl<const VNNI: bool> Products for Avx2<VNNI> {
 
     /// Of two rows the numbers of each column become neighbours, as their weights are.
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn columns<const Q: usize>(
         rows: &[&[Group]],
         group: usize,

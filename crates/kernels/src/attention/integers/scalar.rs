@@ -17,6 +17,7 @@ impl Products for Scalar {
     }
 
     #[inline(always)]
+    // SAFETY: the caller promises what the trait asks for.
     unsafe fn columns<const Q: usize>(
         rows: &[&[Group]],
         group: usize,
