@@ -17,9 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>());
     let threads = arguments.next().transpose()?.unwrap_or(2);
     let steps = arguments.next().transpose()?.unwrap_or(6);
-    // New weights: no model that the recipe's layers could begin with.
-    let overrides = Overrides { set: vec!["init_layers=[]".to_owned()], ..Overrides::default() };
-    let recipe = Recipe::read(Path::new("recipes/tiny.toml"), overrides)?;
+    let recipe = Recipe::read(Path::new("recipes/tiny.toml"), Overrides::default())?;
     let (config, BatchSettings { length, sequences, .. }) = (recipe.config()?, recipe.batch);
     let mut params = Params::random(&config, 1, None);
     let batch = batch(&config, sequences, length);

@@ -3,6 +3,7 @@
 
 use k2_model::{CacheDtype, KimiK2};
 
+use crate::divergence::divergence;
 use crate::fixtures::{Expected, folders, load};
 use crate::sequences::Sequences;
 
@@ -74,7 +75,7 @@ fn narrow_latents_are_near_the_wide_ones() {
             let vocab = model.config.vocab_size;
             let [from, to] = [wide, narrow].map(|dtype| logits(&model, &prompt, 64, dtype));
             let rows = from.chunks(vocab).zip(to.chunks(vocab));
-            let mut kls: Vec<f64> = rows.map(|(from, to)| kl(from, to)).collect();
+            let mut kls: Vec<f64> = rows.map(|(from, to)| divergence(from, to)).collect();
             kls.sort_unstable_by(f64::total_cmp);
             let (mean, median) = (kls.iter().sum::<f64>() / kls.len() as f64, kls[kls.len() / 2]);
             println!("KL({wide} || {narrow}): mean {mean:.2e}, median {median:.2e} on {}", folder.display());
@@ -83,14 +84,4 @@ fn narrow_latents_are_near_the_wide_ones() {
             assert!(median > 0.0, "{narrow} is not what was computed with");
         }
     }
-}
-
-/// `sum p ln(p / q)` of two rows of logits.
-fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let log_softmax = |row: &[f32]| {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|logit| f64::from(logit - max).exp()).sum();
-        row.iter().map(|logit| f64::from(logit - max) - sum.ln()).collect::<Vec<f64>>()
-    };
-    log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum()
 }

@@ -55,7 +55,7 @@ fn logits(model: &KimiK2, ids: &[u32]) -> Vec<f32> {
 }
 
 /// KL(p ‖ q) of two rows of logits.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
+pub(crate) fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let log_sum = |logits: &[f32]| logits.iter().map(|l| f64::from(*l).exp()).sum::<f64>().ln();
     let (p_sum, q_sum) = (log_sum(p), log_sum(q));
     let term = |(p, q): (&f32, &f32)| {

@@ -16,8 +16,8 @@ const DIALOGUES: u64 = 4;
 /// Share of a dialogue that is read as a prompt, the rest token by token.
 const PROMPT: f64 = 0.6;
 
-/// Mean KL(exact ‖ other) in nats, and at most so much. On the exact path nothing but latents is rounded: the bounds there are
-/// about three times what was measured (LOG.md). The fast path's is what the README promises.
+/// Mean KL(other ‖ exact) in nats, and at most so much. On the exact path nothing but latents is rounded; a router that is
+/// undecided somewhere makes those figures jump (LOG.md). The fast path's bound is what was promised of it.
 #[test]
 fn other_paths_are_near_the_exact_one() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny");
@@ -38,8 +38,9 @@ fn other_paths_are_near_the_exact_one() {
         (Precision::Exact, CacheDtype::Q8, 1e-3),
     ] {
         let other = compute(precision, dtype);
-        let mean = exact.iter().zip(&other).map(|(p, q)| kl(p, q)).sum::<f64>() / exact.len() as f64;
-        println!("KL(exact ‖ {precision:?}, {dtype}) = {mean:.2e} over {} tokens", exact.len());
+        let mean = exact.iter().zip(&other).map(|(exact, other)| divergence(other, exact)).sum::<f64>()
+            / exact.len() as f64;
+        println!("KL({precision:?}, {dtype} ‖ exact) = {mean:.2e} over {} tokens", exact.len());
         assert!(mean < bound, "{precision:?}, {dtype}: {mean:e}, expected less than {bound:e}");
         assert!(mean > 0.0, "{precision:?}, {dtype}: nothing was rounded");
     }
@@ -75,11 +76,13 @@ fn logits(model: &KimiK2, dtype: CacheDtype, tokens: &[u32]) -> Vec<Vec<f32>> {
     rows
 }
 
-/// `Σ p ln(p / q)` of two rows of logits.
-fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let log_softmax = |row: &[f32]| {
-        let sum: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
-        row.iter().map(|logit| f64::from(*logit) - sum.ln()).collect::<Vec<f64>>()
+/// KL(p ‖ q) of two rows of logits.
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let log_sum = |logits: &[f32]| logits.iter().map(|l| f64::from(*l).exp()).sum::<f64>().ln();
+    let (p_sum, q_sum) = (log_sum(p), log_sum(q));
+    let term = |(p, q): (&f32, &f32)| {
+        let (p, q) = (f64::from(*p) - p_sum, f64::from(*q) - q_sum);
+        p.exp() * (p - q)
     };
-    log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum()
+    p.iter().zip(q).map(term).sum()
 }
