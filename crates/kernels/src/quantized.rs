@@ -21,6 +21,7 @@ mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod tiles;
 
 use crate::ggml::GgmlType;
 use crate::interleaved::Interleaved;
@@ -201,22 +202,44 @@ trait Format {
 
 #[inline(always)]
 fn whole<L: Lanes, F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
-    let row_bytes = [F::BYTES, F::SCALE_BYTES].map(|bytes| blocks_per_row::<F>(piece.w) * bytes);
-    let mut start = RowStart::of(piece.w, piece.row);
-    for first in (0..piece.rows).step_by(ROWS) {
-        let here = ROWS.min(piece.rows - first);
-        let rows = rows_of::<L>(start, row_bytes, here);
-        start = start.offset(row_bytes.map(|bytes| ROWS * bytes));
-        let ahead =
-            Ahead::new::<L, F>(piece, &rows, if first + ROWS < piece.rows { start } else { piece.then });
+    let mut first = 0;
+    while first < piece.rows {
+        let in_tiles = L::TILES && piece.tokens >= tiles::LEAST_TOKENS && first + ROWS < piece.rows;
+        let next = first + if in_tiles { 2 * ROWS } else { ROWS };
+        let (rows, ahead) = eight_rows::<L, F>(piece, first, next);
         // SAFETY: `check` and `Matrix::new` have compared all sizes; the rows are those of the matrix.
         unsafe {
             match piece.tokens {
-                1 => out[first..first + ROWS].copy_from_slice(&one_token::<L, F>(piece, &rows, ahead)),
+                1 => out[first..next].copy_from_slice(&one_token::<L, F>(piece, &rows, ahead)),
+                _ if in_tiles => {
+                    let (more_rows, more_ahead) = eight_rows::<L, F>(piece, first + ROWS, next + ROWS);
+                    let rows = [&rows, &more_rows];
+                    tiles::whole::<L, F>(piece, rows, [ahead, more_ahead], &mut out[first..]);
+                }
                 _ => several_tokens::<L, F>(piece, &rows, ahead, &mut out[first..]),
             }
         }
+        first = next;
     }
+}
+
+/// Rows from the piece's row number `first` on; those from `next` on are asked for while they are multiplied, or what is
+/// read after the piece.
+#[inline(always)]
+fn eight_rows<L: Lanes, F: Format>(piece: &Piece<'_>, first: usize, next: usize) -> (Rows, Ahead) {
+    let row_bytes = [F::BYTES, F::SCALE_BYTES].map(|bytes| blocks_per_row::<F>(piece.w) * bytes);
+    let start = RowStart::of(piece.w, piece.row);
+    let rows = rows_of::<L>(
+        start.offset(row_bytes.map(|bytes| first * bytes)),
+        row_bytes,
+        ROWS.min(piece.rows - first),
+    );
+    let then = match next < piece.rows {
+        true => start.offset(row_bytes.map(|bytes| next * bytes)),
+        false => piece.then,
+    };
+    let ahead = Ahead::new::<L, F>(piece, &rows, then);
+    (rows, ahead)
 }
 
 /// Eight rows against the only token: weights go from the file to the multiplication.

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::activations::{BLOCK, Block};
-use super::lanes::{Lanes, ROWS};
+use super::lanes::{Lanes, ROWS, TOKENS, Tile};
 
 /// Made only in functions compiled for AVX2, FMA and F16C, and AVX-512 VNNI and VL if so said.
 #[derive(Clone, Copy)]
@@ -78,6 +78,93 @@ fn dot<const BITS: u32>(
         let wide = simd!(_mm256_madd_epi16(small, factors));
         sum = if i == first { wide } else { simd!(_mm256_add_epi32(sum, wide)) };
         i += together;
+    }
+    sum
+}
+
+/// The call for so many columns from the first on, without a loop: sums stay in registers where all indices are constants.
+macro_rules! each_column {
+    ($many:expr, $first:expr, |$i:ident| $call:expr) => {
+        each_column!($many, $first, |$i| $call, 0, 1, 2, 3, 4, 5, 6, 7)
+    };
+    ($many:expr, $first:expr, |$i:ident| $call:expr, $($step:literal),+) => {
+        $(if $step < $many {
+            let $i = $first + $step;
+            $call;
+        })+
+    };
+}
+
+/// [`dot`] of two groups with four tokens.
+#[inline(always)]
+fn tile<const BITS: u32>(
+    codes: [&[__m256i; 8]; 2],
+    x: [&Block; TOKENS],
+    (first, last): (usize, usize),
+    factors: [__m256i; 2],
+) -> [[__m256i; 2]; TOKENS] {
+    let together = most_in_i16(BITS).min(last - first);
+    let zero = simd!(_mm256_setzero_si256());
+    let mut sums = [[zero; 2]; TOKENS];
+    let mut i = first;
+    while i < last {
+        if together <= 2 {
+            add_widened::<BITS>(&mut sums, codes, x, (i, i + together), factors);
+        } else {
+            let mut small = [[zero; 2]; TOKENS];
+            each_column!(together, i, |i| add_pairs::<BITS>(&mut small, [codes[0][i], codes[1][i]], x, i));
+            for (sums, small) in sums.iter_mut().zip(small) {
+                for ((sum, small), factors) in sums.iter_mut().zip(small).zip(factors) {
+                    *sum = simd!(_mm256_add_epi32(*sum, _mm256_madd_epi16(small, factors)));
+                }
+            }
+        }
+        i += together;
+    }
+    sums
+}
+
+/// Adds [`dot`] of one or two times four columns to the sums of a tile, which leave no registers for sums in between.
+#[inline(always)]
+fn add_widened<const BITS: u32>(
+    sums: &mut [[__m256i; 2]; TOKENS],
+    codes: [&[__m256i; 8]; 2],
+    x: [&Block; TOKENS],
+    columns: (usize, usize),
+    factors: [__m256i; 2],
+) {
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for ((sum, codes), factors) in sums.iter_mut().zip(codes).zip(factors) {
+            let products = dot::<BITS>(codes, &x.codes, columns, factors);
+            *sum = simd!(in_register(_mm256_add_epi32(*sum, products)));
+        }
+    }
+}
+
+/// Adds the products of four columns to the sums of a tile.
+#[inline(always)]
+fn add_pairs<const BITS: u32>(
+    sums: &mut [[__m256i; 2]; TOKENS],
+    codes: [__m256i; 2],
+    x: [&Block; TOKENS],
+    i: usize,
+) {
+    for (sums, x) in sums.iter_mut().zip(x) {
+        let x = four(&x.codes, i);
+        for (sum, codes) in sums.iter_mut().zip(codes) {
+            *sum = simd!(in_register(_mm256_add_epi16(*sum, pairs::<BITS>(codes, x))));
+        }
+    }
+}
+
+/// The same number; nothing that leads to it is done later, nor in another order. Without it, sums of a tile are made into
+/// trees for which there are not registers enough.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_register(mut sum: __m256i) -> __m256i {
+    // SAFETY: no instruction, only a place in a register.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(ymm_reg) sum, options(nomem, nostack, preserves_flags));
     }
     sum
 }
@@ -282,6 +369,29 @@ impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
         let (first, second) =
             (dot::<BITS>(codes, x, (0, 4), scales[0]), dot::<BITS>(codes, x, (4, 8), scales[1]));
         simd!(_mm256_add_epi32(first, second))
+    }
+
+    const TILES: bool = !VNNI;
+
+    #[inline(always)]
+    fn dots<const BITS: u32>(codes: [&[__m256i; 8]; 2], x: [&Block; TOKENS]) -> Tile<Self> {
+        let ones = simd!(_mm256_set1_epi16(1));
+        tile::<BITS>(codes, x, (0, 8), [ones; 2])
+    }
+
+    #[inline(always)]
+    fn dots_scaled<const BITS: u32>(
+        codes: [&[__m256i; 8]; 2],
+        x: [&Block; TOKENS],
+        [a, b]: [&[__m256i; 2]; 2],
+    ) -> Tile<Self> {
+        let mut sums = tile::<BITS>(codes, x, (0, 4), [a[0], b[0]]);
+        for (sums, more) in sums.iter_mut().zip(tile::<BITS>(codes, x, (4, 8), [a[1], b[1]])) {
+            for (sum, more) in sums.iter_mut().zip(more) {
+                *sum = simd!(_mm256_add_epi32(*sum, more));
+            }
+        }
+        sums
     }
 
     #[inline(always)]

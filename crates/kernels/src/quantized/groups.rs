@@ -1,7 +1,7 @@
 //! Unpacked groups of 32 columns of eight rows, and how each kind is multiplied.
 
 use super::activations::Block;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, TOKENS, Tile};
 
 /// What takes the groups of a block, in order.
 pub(super) trait Sink<G> {
@@ -9,12 +9,25 @@ pub(super) trait Sink<G> {
 }
 
 /// 32 columns of eight rows.
-pub(super) trait Group<L: Lanes> {
+pub(super) trait Group<L: Lanes>: Copy {
+    /// All numbers zero.
+    fn zero() -> Self;
+    /// The codes' products with a block's, in whole numbers.
+    fn dot(&self, x: &Block) -> L::Int;
+    /// [`Group::dot`] of two groups with four tokens.
+    fn dots(groups: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L>;
+    /// The sums with [`Group::dot`] added.
+    fn add(&self, dot: L::Int, x: &Block, sums: L::Float) -> L::Float;
+
     /// The sums with this block's products added.
-    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float;
+    #[inline(always)]
+    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
+        self.add(self.dot(x), x, sums)
+    }
 }
 
 /// `weight = scale * (code - OFFSET)`.
+#[derive(Clone, Copy)]
 pub(super) struct Plain<L: Lanes, const BITS: u32, const OFFSET: u32> {
     pub(super) codes: [L::Int; 8],
     pub(super) scale: L::Float,
@@ -22,8 +35,22 @@ pub(super) struct Plain<L: Lanes, const BITS: u32, const OFFSET: u32> {
 
 impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, OFFSET> {
     #[inline(always)]
-    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
-        let mut dot = L::dot::<BITS>(&self.codes, &x.codes);
+    fn zero() -> Self {
+        Self { codes: [L::splat(0); 8], scale: L::zero() }
+    }
+
+    #[inline(always)]
+    fn dot(&self, x: &Block) -> L::Int {
+        L::dot::<BITS>(&self.codes, &x.codes)
+    }
+
+    #[inline(always)]
+    fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
+        L::dots::<BITS>([&a.codes, &b.codes], x)
+    }
+
+    #[inline(always)]
+    fn add(&self, mut dot: L::Int, x: &Block, sums: L::Float) -> L::Float {
         if OFFSET != 0 {
             dot = L::subtract(dot, L::dot_sums(L::splat(OFFSET << 16 | OFFSET), x));
         }
@@ -32,6 +59,7 @@ impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, O
 }
 
 /// `weight = scale * code + min`.
+#[derive(Clone, Copy)]
 pub(super) struct WithMin<L: Lanes, const BITS: u32> {
     pub(super) codes: [L::Int; 8],
     pub(super) scale: L::Float,
@@ -40,13 +68,28 @@ pub(super) struct WithMin<L: Lanes, const BITS: u32> {
 
 impl<L: Lanes, const BITS: u32> Group<L> for WithMin<L, BITS> {
     #[inline(always)]
-    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
-        let dot = L::dot::<BITS>(&self.codes, &x.codes);
+    fn zero() -> Self {
+        Self { codes: [L::splat(0); 8], scale: L::zero(), min: L::zero() }
+    }
+
+    #[inline(always)]
+    fn dot(&self, x: &Block) -> L::Int {
+        L::dot::<BITS>(&self.codes, &x.codes)
+    }
+
+    #[inline(always)]
+    fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
+        L::dots::<BITS>([&a.codes, &b.codes], x)
+    }
+
+    #[inline(always)]
+    fn add(&self, dot: L::Int, x: &Block, sums: L::Float) -> L::Float {
         L::fma(self.min, x.scaled_sum, L::fma_scaled(dot, self.scale, x.scale, sums))
     }
 }
 
 /// `weight = scale * (half_scale * code - offset)`, the latter two for each half of the columns.
+#[derive(Clone, Copy)]
 pub(super) struct Halves<L: Lanes, const BITS: u32> {
     pub(super) codes: [L::Int; 8],
     /// Each given twice as i16.
@@ -58,14 +101,34 @@ pub(super) struct Halves<L: Lanes, const BITS: u32> {
 
 impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
     #[inline(always)]
-    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
-        let dot = L::dot_scaled::<BITS>(&self.codes, &x.codes, &self.half_scales);
+    fn zero() -> Self {
+        Self {
+            codes: [L::splat(0); 8],
+            half_scales: [L::splat(0); 2],
+            offsets: L::splat(0),
+            scale: L::zero(),
+        }
+    }
+
+    #[inline(always)]
+    fn dot(&self, x: &Block) -> L::Int {
+        L::dot_scaled::<BITS>(&self.codes, &x.codes, &self.half_scales)
+    }
+
+    #[inline(always)]
+    fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
+        L::dots_scaled::<BITS>([&a.codes, &b.codes], x, [&a.half_scales, &b.half_scales])
+    }
+
+    #[inline(always)]
+    fn add(&self, dot: L::Int, x: &Block, sums: L::Float) -> L::Float {
         let dot = L::subtract(dot, L::dot_sums(self.offsets, x));
         L::fma_scaled(dot, self.scale, x.scale, sums)
     }
 }
 
 /// `weight = scale * half_scale * code + min * half_min`.
+#[derive(Clone, Copy)]
 pub(super) struct HalvesWithMin<L: Lanes, const BITS: u32> {
     pub(super) codes: [L::Int; 8],
     /// Each given twice as i16.
@@ -78,8 +141,28 @@ pub(super) struct HalvesWithMin<L: Lanes, const BITS: u32> {
 
 impl<L: Lanes, const BITS: u32> Group<L> for HalvesWithMin<L, BITS> {
     #[inline(always)]
-    fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
-        let dot = L::dot_scaled::<BITS>(&self.codes, &x.codes, &self.half_scales);
+    fn zero() -> Self {
+        Self {
+            codes: [L::splat(0); 8],
+            half_scales: [L::splat(0); 2],
+            half_mins: L::splat(0),
+            scale: L::zero(),
+            min: L::zero(),
+        }
+    }
+
+    #[inline(always)]
+    fn dot(&self, x: &Block) -> L::Int {
+        L::dot_scaled::<BITS>(&self.codes, &x.codes, &self.half_scales)
+    }
+
+    #[inline(always)]
+    fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
+        L::dots_scaled::<BITS>([&a.codes, &b.codes], x, [&a.half_scales, &b.half_scales])
+    }
+
+    #[inline(always)]
+    fn add(&self, dot: L::Int, x: &Block, sums: L::Float) -> L::Float {
         let sums = L::fma_scaled(dot, self.scale, x.scale, sums);
         L::fma_scaled(L::dot_sums(self.half_mins, x), self.min, x.scale, sums)
     }

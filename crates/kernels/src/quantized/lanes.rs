@@ -7,6 +7,12 @@ use super::activations::{BLOCK, Block};
 /// Rows in a vector.
 pub(super) const ROWS: usize = 8;
 
+/// Tokens of a tile.
+pub(super) const TOKENS: usize = 4;
+
+/// For each of four tokens, 32 bits of each row of two groups.
+pub(super) type Tile<L> = [[<L as Lanes>::Int; 2]; TOKENS];
+
 /// Where eight rows begin.
 pub(super) struct Rows {
     /// Their codes.
@@ -86,6 +92,34 @@ pub(super) trait Lanes: Copy {
         x: &[i8; BLOCK],
         scales: &[Self::Int; 2],
     ) -> Self::Int;
+    /// Whether [`Lanes::dots`] is faster than as many times [`Lanes::dot`].
+    const TILES: bool = false;
+    /// [`Lanes::dot`] of two groups of codes with four tokens.
+    #[inline(always)]
+    fn dots<const BITS: u32>(codes: [&[Self::Int; 8]; 2], x: [&Block; TOKENS]) -> Tile<Self> {
+        let mut tile = [[Self::splat(0); 2]; TOKENS];
+        for (dots, x) in tile.iter_mut().zip(x) {
+            for (dot, codes) in dots.iter_mut().zip(codes) {
+                *dot = Self::dot::<BITS>(codes, &x.codes);
+            }
+        }
+        tile
+    }
+    /// [`Lanes::dot_scaled`] of two groups of codes with four tokens.
+    #[inline(always)]
+    fn dots_scaled<const BITS: u32>(
+        codes: [&[Self::Int; 8]; 2],
+        x: [&Block; TOKENS],
+        scales: [&[Self::Int; 2]; 2],
+    ) -> Tile<Self> {
+        let mut tile = [[Self::splat(0); 2]; TOKENS];
+        for (dots, x) in tile.iter_mut().zip(x) {
+            for ((dot, codes), scales) in dots.iter_mut().zip(codes).zip(scales) {
+                *dot = Self::dot_scaled::<BITS>(codes, &x.codes, scales);
+            }
+        }
+        tile
+    }
     /// `factors.0 * sums[0] + factors.1 * sums[1]`, the factors being i16.
     fn dot_sums(factors: Self::Int, x: &Block) -> Self::Int;
 }

@@ -1,0 +1,96 @@
+//! Sixteen rows against many tokens, four tokens at a time.
+//!
+//! Eight rows whose codes stay in registers need each token's codes spread over a vector for these rows alone, and each
+//! product waits for the one before it. Here weights wait unpacked in the first-level cache, and a tile of two groups and
+//! four tokens has eight sums in registers: a vector that is loaded is used four times, one that is spread twice, and
+//! there is always a product that waits for nothing. (The register blocking of GEMMs: Goto and van de Geijn, "Anatomy of
+//! High-Performance Matrix Multiplication", 2008.) Sums are those of [`super::several_tokens`], to the bit.
+
+use super::activations::Block;
+use super::ahead::{Ahead, Fetching};
+use super::groups::{Group, Sink};
+use super::lanes::{Lanes, ROWS, Rows, TOKENS};
+use super::{Format, MOST_GROUPS, MOST_ROWS, MOST_TOKENS, Piece, blocks_per_row};
+
+/// From so many tokens on it pays to have weights wait.
+pub(super) const LEAST_TOKENS: usize = 24;
+
+/// Two times eight rows against all tokens.
+///
+/// # Safety
+/// `rows` are whole rows of the piece's matrix, and [`super::check`] has seen the piece.
+#[inline(always)]
+pub(super) unsafe fn whole<L: Lanes, F: Format>(
+    piece: &Piece<'_>,
+    rows: [&Rows; 2],
+    [ahead, more_ahead]: [Ahead; 2],
+    out: &mut [f32],
+) {
+    let mut sums = [[L::zero(); 2]; MOST_TOKENS];
+    let sums = &mut sums[..piece.tokens];
+    let mut sets = [Fetching::<L, F, _>::new(Wait::new(), ahead), Fetching::new(Wait::new(), more_ahead)];
+    for block in 0..blocks_per_row::<F>(piece.w) {
+        for (set, rows) in sets.iter_mut().zip(rows) {
+            set.sink.waiting = 0;
+            set.ahead.turn_to::<F>(block);
+            // SAFETY: by the caller's promise.
+            unsafe { F::unpack::<L>(rows, block, set) };
+        }
+        for group in 0..F::GROUPS {
+            let x = &piece.x[(block * F::GROUPS + group) * piece.stride..][..piece.tokens];
+            add_products::<L, F::Group<L>>(
+                [&sets[0].sink.groups[group], &sets[1].sink.groups[group]],
+                x,
+                sums,
+            );
+        }
+    }
+    for (out, sums) in out.chunks_mut(MOST_ROWS).zip(sums) {
+        out[..ROWS].copy_from_slice(&L::store(sums[0]));
+        out[ROWS..2 * ROWS].copy_from_slice(&L::store(sums[1]));
+    }
+}
+
+/// Keeps the groups of a block.
+struct Wait<G> {
+    groups: [G; MOST_GROUPS],
+    waiting: usize,
+}
+
+impl<G> Wait<G> {
+    #[inline(always)]
+    fn new<L: Lanes>() -> Self
+    where
+        G: Group<L>,
+    {
+        Wait { groups: [G::zero(); MOST_GROUPS], waiting: 0 }
+    }
+}
+
+impl<G> Sink<G> for Wait<G> {
+    #[inline(always)]
+    fn take(&mut self, group: G) {
+        self.groups[self.waiting] = group;
+        self.waiting += 1;
+    }
+}
+
+/// Two groups against all tokens.
+#[inline(always)]
+fn add_products<L: Lanes, G: Group<L>>(groups: [&G; 2], x: &[Block], sums: &mut [[L::Float; 2]]) {
+    let ((fours, rest), (sums_of_fours, sums_of_rest)) =
+        (x.as_chunks::<TOKENS>(), sums.as_chunks_mut::<TOKENS>());
+    for (x, sums) in fours.iter().zip(sums_of_fours) {
+        let tile = G::dots(groups, x.each_ref());
+        for ((x, sums), dots) in x.iter().zip(sums).zip(tile) {
+            for ((sum, dot), group) in sums.iter_mut().zip(dots).zip(groups) {
+                *sum = group.add(dot, x, *sum);
+            }
+        }
+    }
+    for (x, sums) in rest.iter().zip(sums_of_rest) {
+        for (sum, group) in sums.iter_mut().zip(groups) {
+            *sum = group.multiply(x, *sum);
+        }
+    }
+}
