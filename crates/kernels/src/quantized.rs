@@ -10,6 +10,17 @@
 //! across a vector; their blocks are transposed on the way from the file to the registers and, for several
 //! tokens, kept unpacked in the first-level cache. Unpacking is written once ([`k_quants`], [`blocks_of_32`]).
 
+/// The statements once for each number, which is a constant in them: shifts by constants, and no array that is indexed
+/// by what only runs know, are what keeps codes in registers.
+macro_rules! unrolled {
+    ($name:ident in $($number:literal),+ => $body:block) => {
+        $({
+            const $name: usize = $number;
+            $body
+        })+
+    };
+}
+
 pub(crate) mod activations;
 mod ahead;
 #[cfg(target_arch = "x86_64")]
@@ -204,7 +215,7 @@ trait Format {
 fn whole<L: Lanes, F: Format>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
     let mut first = 0;
     while first < piece.rows {
-        let in_tiles = L::TILES && piece.tokens >= tiles::LEAST_TOKENS && first + ROWS < piece.rows;
+        let in_tiles = tiles::pay::<L, F>(piece, first);
         let next = first + if in_tiles { 2 * ROWS } else { ROWS };
         let (rows, ahead) = eight_rows::<L, F>(piece, first, next);
         // SAFETY: `check` and `Matrix::new` have compared all sizes; the rows are those of the matrix.

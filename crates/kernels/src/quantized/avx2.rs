@@ -82,19 +82,6 @@ fn dot<const BITS: u32>(
     sum
 }
 
-/// The call for so many columns from the first on, without a loop: sums stay in registers where all indices are constants.
-macro_rules! each_column {
-    ($many:expr, $first:expr, |$i:ident| $call:expr) => {
-        each_column!($many, $first, |$i| $call, 0, 1, 2, 3, 4, 5, 6, 7)
-    };
-    ($many:expr, $first:expr, |$i:ident| $call:expr, $($step:literal),+) => {
-        $(if $step < $many {
-            let $i = $first + $step;
-            $call;
-        })+
-    };
-}
-
 /// [`dot`] of two groups with four tokens.
 #[inline(always)]
 fn tile<const BITS: u32>(
@@ -108,37 +95,21 @@ fn tile<const BITS: u32>(
     let mut sums = [[zero; 2]; TOKENS];
     let mut i = first;
     while i < last {
-        if together <= 2 {
-            add_widened::<BITS>(&mut sums, codes, x, (i, i + together), factors);
-        } else {
-            let mut small = [[zero; 2]; TOKENS];
-            each_column!(together, i, |i| add_pairs::<BITS>(&mut small, [codes[0][i], codes[1][i]], x, i));
-            for (sums, small) in sums.iter_mut().zip(small) {
-                for ((sum, small), factors) in sums.iter_mut().zip(small).zip(factors) {
-                    *sum = simd!(_mm256_add_epi32(*sum, _mm256_madd_epi16(small, factors)));
-                }
+        let mut small = [[zero; 2]; TOKENS];
+        unrolled!(STEP in 0, 1, 2, 3, 4, 5, 6, 7 => {
+            if STEP < together {
+                let i = i + STEP;
+                add_pairs::<BITS>(&mut small, [codes[0][i], codes[1][i]], x, i);
+            }
+        });
+        for (sums, small) in sums.iter_mut().zip(small) {
+            for ((sum, small), factors) in sums.iter_mut().zip(small).zip(factors) {
+                *sum = simd!(_mm256_add_epi32(*sum, _mm256_madd_epi16(small, factors)));
             }
         }
         i += together;
     }
     sums
-}
-
-/// Adds [`dot`] of one or two times four columns to the sums of a tile, which leave no registers for sums in between.
-#[inline(always)]
-fn add_widened<const BITS: u32>(
-    sums: &mut [[__m256i; 2]; TOKENS],
-    codes: [&[__m256i; 8]; 2],
-    x: [&Block; TOKENS],
-    columns: (usize, usize),
-    factors: [__m256i; 2],
-) {
-    for (sums, x) in sums.iter_mut().zip(x) {
-        for ((sum, codes), factors) in sums.iter_mut().zip(codes).zip(factors) {
-            let products = dot::<BITS>(codes, &x.codes, columns, factors);
-            *sum = simd!(in_register(_mm256_add_epi32(*sum, products)));
-        }
-    }
 }
 
 /// Adds the products of four columns to the sums of a tile.

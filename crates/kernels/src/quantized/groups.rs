@@ -10,6 +10,8 @@ pub(super) trait Sink<G> {
 
 /// 32 columns of eight rows.
 pub(super) trait Group<L: Lanes>: Copy {
+    /// Bits of a code.
+    const BITS: u32;
     /// All numbers zero.
     fn zero() -> Self;
     /// The codes' products with a block's, in whole numbers.
@@ -34,6 +36,8 @@ pub(super) struct Plain<L: Lanes, const BITS: u32, const OFFSET: u32> {
 }
 
 impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, OFFSET> {
+    const BITS: u32 = BITS;
+
     #[inline(always)]
     fn zero() -> Self {
         Self { codes: [L::splat(0); 8], scale: L::zero() }
@@ -67,6 +71,8 @@ pub(super) struct WithMin<L: Lanes, const BITS: u32> {
 }
 
 impl<L: Lanes, const BITS: u32> Group<L> for WithMin<L, BITS> {
+    const BITS: u32 = BITS;
+
     #[inline(always)]
     fn zero() -> Self {
         Self { codes: [L::splat(0); 8], scale: L::zero(), min: L::zero() }
@@ -100,6 +106,8 @@ pub(super) struct Halves<L: Lanes, const BITS: u32> {
 }
 
 impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
+    const BITS: u32 = BITS;
+
     #[inline(always)]
     fn zero() -> Self {
         Self {
@@ -140,6 +148,8 @@ pub(super) struct HalvesWithMin<L: Lanes, const BITS: u32> {
 }
 
 impl<L: Lanes, const BITS: u32> Group<L> for HalvesWithMin<L, BITS> {
+    const BITS: u32 = BITS;
+
     #[inline(always)]
     fn zero() -> Self {
         Self {

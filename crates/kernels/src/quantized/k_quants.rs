@@ -9,17 +9,6 @@ use super::groups::{Halves, HalvesWithMin, Plain, Sink, WithMin};
 use super::lanes::{Lanes, Rows};
 use crate::ggml::IQ4;
 
-/// The statements once for each number, which is a constant in them: shifts by constants, and no array that is indexed
-/// by what only runs know, are what keeps codes in registers.
-macro_rules! unrolled {
-    ($name:ident in $($number:literal),+ => $body:block) => {
-        $({
-            const $name: usize = $number;
-            $body
-        })+
-    };
-}
-
 /// Scales and minima of Q4_K and Q5_K: 6 bits each.
 struct ScalesAndMins<L: Lanes> {
     scale: L::Float,

@@ -181,6 +181,9 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
         std::array::from_fn(|r| (0..BLOCK).map(|i| product(r, i)).sum::<i32>() as u32)
     }
 
+    /// As the twin of those that are faster so.
+    const TILES: bool = true;
+
     #[inline(never)]
     fn dot_sums(factors: Ints, x: &Block) -> Ints {
         factors.map(|factors| {

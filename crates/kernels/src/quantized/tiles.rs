@@ -1,9 +1,9 @@
 //! Sixteen rows against many tokens, four tokens at a time.
 //!
-//! Eight rows whose codes stay in registers need each token's codes spread over a vector for these rows alone, and each
-//! product waits for the one before it. Here weights wait unpacked in the first-level cache, and a tile of two groups and
-//! four tokens has eight sums in registers: a vector that is loaded is used four times, one that is spread twice, and
-//! there is always a product that waits for nothing. (The register blocking of GEMMs: Goto and van de Geijn, "Anatomy of
+//! Eight rows whose codes stay in registers need each token's codes spread over a vector for these rows alone, and all
+//! products of a token end in one sum: to stay busy, a core has to look ahead over several tokens. Here weights wait unpacked
+//! in the first-level cache, and a tile of two groups and four tokens has eight sums in registers: a vector that is loaded
+//! is used four times, one that is spread twice. (The register blocking of GEMMs: Goto and van de Geijn, "Anatomy of
 //! High-Performance Matrix Multiplication", 2008.) Sums are those of [`super::several_tokens`], to the bit.
 
 use super::activations::Block;
@@ -13,7 +13,17 @@ use super::lanes::{Lanes, ROWS, Rows, TOKENS};
 use super::{Format, MOST_GROUPS, MOST_ROWS, MOST_TOKENS, Piece, blocks_per_row};
 
 /// From so many tokens on it pays to have weights wait.
-pub(super) const LEAST_TOKENS: usize = 24;
+const LEAST_TOKENS: usize = 24;
+
+/// Codes of more bits are widened so often that sums do not stay in registers (LOG.md).
+const MOST_BITS: u32 = 5;
+
+/// Whether the rows from the piece's row number `first` on are multiplied in tiles.
+#[inline(always)]
+pub(super) fn pay<L: Lanes, F: Format>(piece: &Piece<'_>, first: usize) -> bool {
+    let small = L::TILES && <F::Group<L> as Group<L>>::BITS <= MOST_BITS;
+    small && piece.tokens >= LEAST_TOKENS && first + ROWS < piece.rows
+}
 
 /// Two times eight rows against all tokens.
 ///
