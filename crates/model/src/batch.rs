@@ -106,6 +106,20 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Chunks of the rows that get logits alone; their keys are those of the whole batch.
+    pub(crate) fn rows_with_logits(&self) -> Vec<Chunk<'a>> {
+        let of = |chunk: &Chunk<'a>| {
+            let len = chunk.tokens.len();
+            let skipped = match chunk.logits {
+                LogitRows::None => len,
+                LogitRows::Last => len - 1,
+                LogitRows::All => 0,
+            };
+            Chunk { tokens: &chunk.tokens[skipped..], start: chunk.start + skipped, ..*chunk }
+        };
+        self.chunks.iter().map(of).filter(|chunk| !chunk.tokens.is_empty()).collect()
+    }
+
     /// Numbers of the rows that get logits, ascending.
     pub(crate) fn logit_rows(&self) -> Vec<usize> {
         let mut first = 0;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::kv_cache::KvCache;
 use crate::layer::Layer;
 use crate::mla::Step;
-use crate::rope::Rope;
+use crate::rope::{Angles, Rope};
 use crate::scratch::{Scratch, sized};
 use crate::trace::Trace;
 
@@ -37,7 +37,8 @@ pub struct KimiK2 {
 impl KimiK2 {
     /// Computes one step: writes the chunks' latents into the cache and returns the logits of the rows
     /// that asked for them, `[rows, vocab_size]`, in the order of the chunks. A row's bits do not depend
-    /// on what else is in the batch, on how its sequence was cut into chunks, or on the threads.
+    /// on what else is in the batch, on how its sequence was cut into chunks, on which rows ask for logits, or on the
+    /// threads. With a trace all rows go through all layers.
     pub fn forward<'s>(
         &self,
         cache: &mut KvCache,
@@ -75,23 +76,52 @@ impl KimiK2 {
         if let Some(trace) = trace.as_deref_mut() {
             trace.hidden_states.push(scratch.x[..batch.rows() * self.config.hidden_size].to_vec());
         }
+        let wanted = if trace.is_some() { batch.chunks.to_vec() } else { batch.rows_with_logits() };
+        let wanted = Batch { chunks: &wanted };
         for (layer, weights) in self.layers.iter().enumerate() {
-            if layer > 0 {
+            let is_last = layer + 1 == self.layers.len();
+            if is_last && wanted.rows() < batch.rows() {
+                self.keep_wanted(&batch, &wanted, &mut angles, cache, scratch);
+            }
+            let batch = if is_last { &wanted } else { &batch };
+            if batch.rows() > 0 {
+                weights.forward(&self.step(batch, &angles, layer), cache, scratch, trace.as_deref_mut());
+            }
+            if !is_last {
                 between(cache);
             }
-            let step = Step {
-                config: &self.config,
-                pool: &self.pool,
-                batch: &batch,
-                angles: &angles,
-                layer,
-                softmax_scale: self.rope.softmax_scale,
-                precision: self.precision,
-            };
-            weights.forward(&step, cache, scratch, trace.as_deref_mut());
         }
         scratch.angles = angles;
-        Ok(self.head(&batch, scratch, trace))
+        Ok(self.head(&wanted, scratch, trace))
+    }
+
+    /// Before the last layer: rows that get no logits leave their latents there, and nothing else of them is needed.
+    fn keep_wanted(
+        &self,
+        batch: &Batch<'_>,
+        wanted: &Batch<'_>,
+        angles: &mut Angles,
+        cache: &mut KvCache,
+        scratch: &mut Scratch,
+    ) {
+        let (layer, hidden) = (self.layers.len() - 1, self.config.hidden_size);
+        self.layers[layer].write_latents(&self.step(batch, angles, layer), cache, scratch);
+        for (to, from) in batch.logit_rows().into_iter().enumerate() {
+            scratch.x.copy_within(from * hidden..(from + 1) * hidden, to * hidden);
+        }
+        self.rope.angles(wanted.positions().map(|(_, position)| position), angles);
+    }
+
+    fn step<'a>(&'a self, batch: &'a Batch<'a>, angles: &'a Angles, layer: usize) -> Step<'a> {
+        Step {
+            config: &self.config,
+            pool: &self.pool,
+            batch,
+            angles,
+            layer,
+            softmax_scale: self.rope.softmax_scale,
+            precision: self.precision,
+        }
     }
 
     /// `scratch.x`: the embedding row of each token.

@@ -62,6 +62,14 @@ impl Layer {
             }
         }
     }
+
+    /// The rows' latents into the cache, of rows that go no further.
+    pub(crate) fn write_latents(&self, step: &Step<'_>, cache: &mut KvCache, scratch: &mut Scratch) {
+        let len = step.batch.rows() * step.config.hidden_size;
+        let normed = sized(&mut scratch.normed, len);
+        rmsnorm(&scratch.x[..len], &self.input_layernorm, step.config.rms_norm_eps, normed);
+        self.self_attn.only_latents(step, normed, cache, &mut scratch.mla);
+    }
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

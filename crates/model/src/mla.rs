@@ -124,6 +124,20 @@ impl Mla {
         products(step.pool, inputs, [Product::new(&self.o_proj, out)]);
     }
 
+    /// Writes the rows' latents into the cache, and that is all.
+    pub(crate) fn only_latents(
+        &self,
+        step: &Step<'_>,
+        x: &[f32],
+        cache: &mut KvCache,
+        scratch: &mut MlaScratch,
+    ) {
+        let (w, MlaScratch { inputs, kv_a, .. }) = (&self.kv_a_proj_with_mqa, &mut *scratch);
+        inputs.set(step.pool, step.precision, [w].into_iter(), 1, x);
+        products(step.pool, inputs, [Product::new(w, sized(kv_a, step.batch.rows() * w.rows()))]);
+        self.write_latents(step, cache, scratch);
+    }
+
     /// `scratch.kv_a`, and `scratch.q_a` or, without a low rank, `scratch.q`.
     fn project(&self, step: &Step<'_>, x: &[f32], scratch: &mut MlaScratch) {
         let (rows, c) = (step.batch.rows(), step.config);

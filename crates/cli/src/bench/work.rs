@@ -3,12 +3,13 @@
 //! Bytes are those of the weights as stored, each matrix once per step, and of the cached latents. Of the routed
 //! experts, so many as independent uniform routing touches. An operation is a multiplication or an addition;
 //! attention is counted in the form that it has, and each latent's way through `kv_b_proj` once, though later steps of
-//! a decompressed prompt go it again.
+//! a decompressed prompt go it again. Of a prompt's rows only the last goes through the last layer: of the others only
+//! their latents are needed there.
 
 use k2_kernels::Matrix;
 use k2_model::attention_form::decompressed_rows;
 use k2_model::layer::FeedForward;
-use k2_model::mla::{KeyValueProjection, QueryProjection};
+use k2_model::mla::{KeyValueProjection, Mla, QueryProjection};
 use k2_model::mlp::Mlp;
 use k2_model::{Config, KimiK2, KvCache};
 
@@ -30,29 +31,35 @@ impl Work {
             Phase::Decode => case.len,
         };
         let tokens_per_step = case.tokens() as f64 / steps as f64;
-        let heads = match case.phase {
-            Phase::Prefill => 1.0, // the last row only
-            Phase::Decode => steps as f64,
-        };
         let weights = Weights::of(model);
         let keys = case.depth as f64 + (case.len + 1) as f64 / 2.0;
         // A step of a prefill reads the latents once for all of its rows.
         let latents_read = if case.phase == Phase::Prefill { keys / tokens_per_step } else { keys };
         let per_token = |per_step: f64| per_step / tokens_per_step;
-        let head = weights.head.times(heads / case.tokens() as f64);
-        let head_operations = match case.phase {
-            Phase::Prefill => head.numbers,
-            Phase::Decode => weights.head.numbers,
+        let reads = rows_with_logits_per_token(case);
+        let (last_reads, last_experts) = match case.phase {
+            Phase::Prefill => (reads, c.num_experts_per_tok as f64 * reads),
+            Phase::Decode => (per_token(1.0), per_token(distinct_experts(c, tokens_per_step))),
         };
         let experts = c.num_experts_per_tok as f64;
+        let for_all = weights.always.numbers + experts * weights.expert.numbers;
+        let with_logits = weights.with_logits.numbers + experts * weights.last_expert.numbers;
         Work {
             bytes: per_token(weights.always.bytes)
                 + per_token(weights.expert.bytes * distinct_experts(c, tokens_per_step))
-                + head.bytes
+                + weights.with_logits.bytes * last_reads
+                + weights.last_expert.bytes * last_experts
                 + latents_read * KvCache::bytes_per_token(c, settings.cache_dtype) as f64,
-            operations: 2.0 * (weights.always.numbers + experts * weights.expert.numbers + head_operations)
-                + attention_operations(c, case, keys),
+            operations: 2.0 * (for_all + with_logits * reads) + attention_operations(c, case, keys),
         }
+    }
+}
+
+/// All of them, or the last of a prompt.
+fn rows_with_logits_per_token(case: Case) -> f64 {
+    match case.phase {
+        Phase::Prefill => 1.0 / case.tokens() as f64,
+        Phase::Decode => 1.0,
     }
 }
 
@@ -70,7 +77,12 @@ fn attention_operations(config: &Config, case: Case, keys: f64) -> f64 {
         true => config.qk_head_dim() + config.v_head_dim,
         false => config.latent_width() + config.kv_lora_rank,
     };
-    2.0 * keys * (config.num_hidden_layers * config.num_attention_heads * per_key) as f64
+    let last_layer = match case.phase {
+        Phase::Prefill => (case.depth + case.len) as f64 * rows_with_logits_per_token(case),
+        Phase::Decode => keys,
+    };
+    let keys_of_layers = keys * (config.num_hidden_layers as f64 - 1.0) + last_layer;
+    2.0 * keys_of_layers * (config.num_attention_heads * per_key) as f64
 }
 
 /// Stored bytes and numbers of some matrices.
@@ -87,10 +99,6 @@ impl Size {
             self.numbers += (matrix.rows() * matrix.cols()) as f64;
         }
     }
-
-    fn times(self, factor: f64) -> Size {
-        Size { bytes: self.bytes * factor, numbers: self.numbers * factor }
-    }
 }
 
 /// The weights by how often they are used.
@@ -98,41 +106,53 @@ impl Size {
 struct Weights {
     /// By every token of a step.
     always: Size,
-    /// One routed expert of every layer that has them; experts are alike.
+    /// One routed expert of every layer that has them, but of the last layer; experts are alike.
     expert: Size,
-    /// By the rows with logits.
-    head: Size,
+    /// By the rows with logits: the head, and of the last layer what latents do not need.
+    with_logits: Size,
+    /// One routed expert of the last layer.
+    last_expert: Size,
 }
 
 impl Weights {
     fn of(model: &KimiK2) -> Weights {
         let mut weights = Weights::default();
-        weights.head.add(&[&model.lm_head]);
-        for layer in &model.layers {
-            let mla = &layer.self_attn;
-            weights.always.add(&[&mla.kv_a_proj_with_mqa, &mla.o_proj]);
-            match &mla.q {
-                QueryProjection::Direct { q_proj } => weights.always.add(&[q_proj]),
-                QueryProjection::LowRank { q_a_proj, q_b_proj, .. } => {
-                    weights.always.add(&[q_a_proj, q_b_proj]);
-                }
-            }
-            match &mla.kv_b {
-                KeyValueProjection::Joint { kv_b_proj } => weights.always.add(&[kv_b_proj]),
-                KeyValueProjection::Split { k_b_proj, v_b_proj } => {
-                    weights.always.add(&[k_b_proj, v_b_proj]);
-                }
-            }
+        weights.with_logits.add(&[&model.lm_head]);
+        for (number, layer) in model.layers.iter().enumerate() {
+            weights.always.add(&latent_weights(&layer.self_attn));
+            let (of_rows, expert) = match number + 1 == model.layers.len() {
+                true => (&mut weights.with_logits, &mut weights.last_expert),
+                false => (&mut weights.always, &mut weights.expert),
+            };
+            of_rows.add(&query_weights(&layer.self_attn));
             match &layer.mlp {
-                FeedForward::Dense(mlp) => weights.always.add(&parts(mlp)),
+                FeedForward::Dense(mlp) => of_rows.add(&parts(mlp)),
                 FeedForward::Moe(moe) => {
-                    weights.always.add(&[&moe.gate.gate]);
-                    moe.shared_experts.iter().for_each(|shared| weights.always.add(&parts(shared)));
-                    moe.experts.first().iter().for_each(|expert| weights.expert.add(&parts(expert)));
+                    of_rows.add(&[&moe.gate.gate]);
+                    moe.shared_experts.iter().for_each(|shared| of_rows.add(&parts(shared)));
+                    moe.experts.first().iter().for_each(|first| expert.add(&parts(first)));
                 }
             }
         }
         weights
+    }
+}
+
+/// What latents are made by, and keys and values from them.
+fn latent_weights(mla: &Mla) -> Vec<&Matrix> {
+    match &mla.kv_b {
+        KeyValueProjection::Joint { kv_b_proj } => vec![&mla.kv_a_proj_with_mqa, kv_b_proj],
+        KeyValueProjection::Split { k_b_proj, v_b_proj } => {
+            vec![&mla.kv_a_proj_with_mqa, k_b_proj, v_b_proj]
+        }
+    }
+}
+
+/// What only rows that attend go through.
+fn query_weights(mla: &Mla) -> Vec<&Matrix> {
+    match &mla.q {
+        QueryProjection::Direct { q_proj } => vec![q_proj, &mla.o_proj],
+        QueryProjection::LowRank { q_a_proj, q_b_proj, .. } => vec![q_a_proj, q_b_proj, &mla.o_proj],
     }
 }
 

@@ -4,7 +4,7 @@
 use k2_kernels::Pool;
 use k2_kernels::nodes::Nodes;
 use k2_model::synthetic::{Shape, SyntheticFormat};
-use k2_model::{AttentionForm, KimiK2, Precision, Synthetic};
+use k2_model::{AttentionForm, KimiK2, LogitRows, Precision, Synthetic};
 use std::path::Path;
 
 use crate::fixtures::{Expected, folders, load};
@@ -74,6 +74,10 @@ fn check(folder: &Path, form: AttentionForm, precision: Precision) {
         for size in [1, 3, 32, 64] {
             let found = bits(&chunked(&model, form, &prompts[0], size));
             assert!(found == wanted[0], "{}", named(format!("chunks of {size}")));
+            let (rows, found) = in_part(&model, form, &prompts[0], size);
+            let vocab_size = model.config.vocab_size;
+            let asked = rows.iter().flat_map(|row| &wanted[0][row * vocab_size..][..vocab_size]);
+            assert!(bits(&found).iter().eq(asked), "{}", named(format!("some rows of chunks of {size}")));
         }
         for sizes in [[1, 5], [17, 2], [40, 33]] {
             let found = batched(&model, form, &prompts, sizes).map(|logits| bits(&logits));
@@ -87,6 +91,26 @@ fn chunked(model: &KimiK2, form: AttentionForm, prompt: &[u32], size: usize) -> 
     let mut sequences = Sequences::new(model, 1, prompt.len());
     sequences.form = form;
     prompt.chunks(size).flat_map(|chunk| sequences.step(&[(0, chunk)], None)).collect()
+}
+
+/// Logits of a prompt whose chunks ask in turns for none, for those of their last row, and for all; and of which rows.
+fn in_part(model: &KimiK2, form: AttentionForm, prompt: &[u32], size: usize) -> (Vec<usize>, Vec<f32>) {
+    let mut sequences = Sequences::new(model, 1, prompt.len());
+    sequences.form = form;
+    let (mut rows, mut logits, mut end) = (Vec::new(), Vec::new(), 0);
+    let turns = [LogitRows::None, LogitRows::Last, LogitRows::All].into_iter().cycle();
+    for (chunk, asked) in prompt.chunks(size).zip(turns) {
+        sequences.logits = asked;
+        logits.extend(sequences.step(&[(0, chunk)], None));
+        let begin = end;
+        end += chunk.len();
+        rows.extend(match asked {
+            LogitRows::None => end..end,
+            LogitRows::Last => end - 1..end,
+            LogitRows::All => begin..end,
+        });
+    }
+    (rows, logits)
 }
 
 /// Logits of two prompts that share batches until one ends, each in chunks of its own size.

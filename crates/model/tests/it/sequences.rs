@@ -12,6 +12,8 @@ pub(crate) struct Sequences<'m> {
     lengths: Vec<usize>,
     /// The form of the rows of the next steps; absorbed unless set otherwise.
     pub(crate) form: AttentionForm,
+    /// Which rows of the next steps' pieces get logits; all unless set otherwise.
+    pub(crate) logits: LogitRows,
 }
 
 impl<'m> Sequences<'m> {
@@ -32,6 +34,7 @@ impl<'m> Sequences<'m> {
             block_tables: (0..count).map(table).collect(),
             lengths: vec![0; count],
             form: AttentionForm::default(),
+            logits: LogitRows::All,
         }
     }
 
@@ -40,7 +43,7 @@ impl<'m> Sequences<'m> {
         self.lengths[sequence] = tokens;
     }
 
-    /// One step: the next tokens of some sequences. All rows' logits, in order.
+    /// One step: the next tokens of some sequences. The rows' logits, in order.
     pub(crate) fn step(&mut self, pieces: &[(usize, &[u32])], trace: Option<&mut Trace>) -> Vec<f32> {
         let chunks: Vec<Chunk<'_>> = pieces
             .iter()
@@ -48,7 +51,7 @@ impl<'m> Sequences<'m> {
                 tokens,
                 start: self.lengths[sequence],
                 block_table: &self.block_tables[sequence],
-                logits: LogitRows::All,
+                logits: self.logits,
                 form: self.form,
             })
             .collect();
