@@ -8,7 +8,7 @@
 
 mod clock;
 
-use clock::Clock;
+use clock::seconds_per_round;
 use k2_kernels::attention::{
     AttentionScratch, DecompressedShape, Decompression, HeadRows, Pages, Row, Run, Shape, attend,
     attend_decompressed,
@@ -73,13 +73,11 @@ fn decompressed(pool: &Pool, heads: usize, count: usize, keys: usize) -> (f64, f
     let pages = Pages { pages, page_len: PAGE, width: 576, keys };
     let run = Run { pages: &pages, start: keys - count, count, first_row: 0 };
     let (query, mut out) = (vec![0.5; count * heads * 192], vec![0.0; count * heads * 128]);
-    let once = |_| {
-        let clock = Clock::start(pool);
+    let mut once = |_| {
         let weights = Decompression { keys: rows(0), values: rows(128) };
         attend_decompressed(pool, &shape, &weights, &[run], &query, &mut out);
-        clock.seconds()
     };
-    let seconds = (0..5).map(once).fold(f64::INFINITY, f64::min);
+    let seconds = (0..5).map(|_| seconds_per_round(pool, &mut once)).fold(f64::INFINITY, f64::min);
     black_box(&out);
     let pairs = (count * keys - count * (count - 1) / 2) * (192 + 128);
     (seconds, 2.0 * (heads * (pairs + keys * 256 * 512)) as f64)
@@ -120,10 +118,10 @@ fn once(pool: &Pool, shape: &Shape, rows: usize, layers: &[Pages<'_>]) -> f64 {
     let query = vec![0.5; rows * shape.heads * shape.width];
     let mut out = vec![0.0; rows * shape.heads * shape.value_len];
     let mut scratch = AttentionScratch::default();
-    let clock = Clock::start(pool);
-    for pages in layers {
+    let seconds = seconds_per_round(pool, |round| {
+        let pages = &layers[round % layers.len()];
         attend(pool, shape, &vec![Row { pages, keys: pages.keys }; rows], &query, &mut scratch, &mut out);
-    }
+    });
     black_box(&out);
-    clock.seconds() / layers.len() as f64
+    seconds
 }

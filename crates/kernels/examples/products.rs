@@ -11,13 +11,12 @@
 
 mod clock;
 
-use clock::Clock;
+use clock::seconds_per_round;
 use k2_kernels::interleaved::interleave;
 use k2_kernels::matmul::{Product, matmul_heads_transposed, products};
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
 use k2_kernels::{GgmlType, Inputs, Matrix, Pool, Precision};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 /// An expert of Kimi K2: where no shape is named.
 const SHAPE: (usize, usize) = (2048, 7168);
@@ -28,11 +27,8 @@ const HEAD: (usize, usize) = (256, 512);
 /// Matrices are used in turn until they are larger than any cache.
 const WORKING_SET: usize = 400 << 20;
 
-/// How long to measure at least: the clock of one thread moves in steps of some milliseconds.
-const LONG_ENOUGH: Duration = Duration::from_millis(150);
-
 /// Rows of activations, beside one.
-const ROWS: [usize; 4] = [4, 16, 128, 512];
+const ROWS: [usize; 6] = [2, 4, 8, 16, 128, 512];
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
@@ -76,13 +72,11 @@ fn main() {
 fn print_transposed(pool: &Pool, name: &str, matrices: &[Matrix]) {
     let heads = matrices[0].rows() / HEAD.0;
     let (x, mut y) = (vec![0.5; heads * HEAD.0 / 2], vec![0.0; heads * HEAD.1]);
-    let seconds = best_of(3, || {
-        let clock = Clock::start(pool);
-        for w in matrices {
-            matmul_heads_transposed(pool, w, heads, 0..HEAD.0 / 2, &x, &mut y);
-        }
-        clock.seconds() / matrices.len() as f64
-    });
+    let mut once = |round: usize| {
+        let w = &matrices[round % matrices.len()];
+        matmul_heads_transposed(pool, w, heads, 0..HEAD.0 / 2, &x, &mut y);
+    };
+    let seconds = best_of(3, || seconds_per_round(pool, &mut once));
     black_box(y);
     println!("{name:8} turned {:6.1}", matrices[0].stored_bytes() as f64 / 2.0 / seconds / 1e9);
 }
@@ -111,15 +105,13 @@ fn run(pool: &Pool, precision: Precision, matrices: &[Matrix], rows: usize) -> f
     let (outputs, cols) = (matrices[0].rows(), matrices[0].cols());
     let x: Vec<f32> = (0..rows * cols).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
     let (mut y, mut inputs) = (vec![0.0; rows * outputs], Inputs::default());
-    let (clock, begin, mut count) = (Clock::start(pool), Instant::now(), 0);
-    while begin.elapsed() < LONG_ENOUGH {
-        let w = &matrices[count % matrices.len()];
+    let seconds = seconds_per_round(pool, |round| {
+        let w = &matrices[round % matrices.len()];
         inputs.set(pool, precision, [w].into_iter(), 1, &x);
         products(pool, &inputs, [Product::new(w, &mut y)]);
-        count += 1;
-    }
+    });
     black_box(y);
-    clock.seconds() / count as f64
+    seconds
 }
 
 fn best_of(times: usize, mut run: impl FnMut() -> f64) -> f64 {
@@ -130,12 +122,11 @@ fn best_of(times: usize, mut run: impl FnMut() -> f64) -> f64 {
 fn read_bandwidth(pool: &Pool) -> f64 {
     let words = vec![1u64; WORKING_SET / 8];
     let piece = words.len() / 256;
-    let seconds = best_of(1, || {
-        let clock = Clock::start(pool);
+    let seconds = seconds_per_round(pool, |_| {
         pool.run(256, |task| {
-            black_box(words[task * piece..][..piece].iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
+            let words = &words[task * piece..][..piece];
+            black_box(words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
         });
-        clock.seconds()
     });
     (piece * 256 * 8) as f64 / seconds
 }
