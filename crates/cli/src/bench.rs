@@ -71,6 +71,10 @@ pub(crate) struct BenchArgs {
     /// Prompt tokens of one step; 1024 are what `k2 serve` computes at once for a prompt that is alone.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = positive)]
     prefill_chunk: usize,
+    /// Logits of all rows of a prompt. Otherwise only the last row goes through the last layer, and that of full-1-layer
+    /// is its only one.
+    #[arg(long, conflicts_with = "compare")]
+    prompt_logits: bool,
     /// How the cache keeps latents: f32 as computed; i16 in half of the memory, rounded to integers that attention
     /// multiplies faster; bf16 in half of it; q8 in about a quarter [default: i16, f32 with --exact].
     #[arg(long, value_name = "FORMAT")]
@@ -131,7 +135,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
 impl BenchArgs {
     fn settings(&self) -> Settings {
         let cache_dtype = self.cache_dtype.unwrap_or(cache_dtype(self.precision()));
-        Settings { prefill_chunk: self.prefill_chunk, cache_dtype }
+        Settings { prefill_chunk: self.prefill_chunk, prompt_logits: self.prompt_logits, cache_dtype }
     }
 
     fn precision(&self) -> Precision {

@@ -15,6 +15,8 @@ use super::work::Work;
 pub(super) struct Settings {
     /// Prompt tokens of one step.
     pub(super) prefill_chunk: usize,
+    /// Whether all rows of a prompt get logits.
+    pub(super) prompt_logits: bool,
     pub(super) cache_dtype: CacheDtype,
 }
 
@@ -91,7 +93,7 @@ impl<'m> Session<'m> {
         Ok(start.elapsed())
     }
 
-    /// The tokens from one position to another, the logits of the last.
+    /// The tokens from one position to another.
     fn prefill(&mut self, sequence: usize, first: usize, end: usize) -> Result<(), BatchError> {
         let boundary = decompressed_rows(&self.model.config, first..end).end;
         for start in (first..end).step_by(self.settings.prefill_chunk) {
@@ -100,7 +102,11 @@ impl<'m> Session<'m> {
                 tokens: &self.tokens[sequence][rows.clone()],
                 start: rows.start,
                 block_table: &self.block_tables[sequence],
-                logits: if rows.end == end { LogitRows::Last } else { LogitRows::None },
+                logits: match rows.end {
+                    _ if self.settings.prompt_logits => LogitRows::All,
+                    last if last == end => LogitRows::Last,
+                    _ => LogitRows::None,
+                },
                 form,
             };
             let middle = boundary.clamp(start, next);

@@ -3,8 +3,8 @@
 //! Bytes are those of the weights as stored, each matrix once per step, and of the cached latents. Of the routed
 //! experts, so many as independent uniform routing touches. An operation is a multiplication or an addition;
 //! attention is counted in the form that it has, and each latent's way through `kv_b_proj` once, though later steps of
-//! a decompressed prompt go it again. Of a prompt's rows only the last goes through the last layer: of the others only
-//! their latents are needed there.
+//! a decompressed prompt go it again. Rows without logits only leave their latents in the
+//! last layer: all of a prompt but its last, unless all logits are asked for.
 
 use k2_kernels::Matrix;
 use k2_model::attention_form::decompressed_rows;
@@ -36,10 +36,10 @@ impl Work {
         // A step of a prefill reads the latents once for all of its rows.
         let latents_read = if case.phase == Phase::Prefill { keys / tokens_per_step } else { keys };
         let per_token = |per_step: f64| per_step / tokens_per_step;
-        let reads = rows_with_logits_per_token(case);
-        let (last_reads, last_experts) = match case.phase {
-            Phase::Prefill => (reads, c.num_experts_per_tok as f64 * reads),
-            Phase::Decode => (per_token(1.0), per_token(distinct_experts(c, tokens_per_step))),
+        let share = share_with_logits(case, settings);
+        let (last_reads, last_experts) = match share {
+            1.0 => (per_token(1.0), per_token(distinct_experts(c, tokens_per_step))),
+            _ => (share, c.num_experts_per_tok as f64 * share),
         };
         let experts = c.num_experts_per_tok as f64;
         let for_all = weights.always.numbers + experts * weights.expert.numbers;
@@ -50,16 +50,16 @@ impl Work {
                 + weights.with_logits.bytes * last_reads
                 + weights.last_expert.bytes * last_experts
                 + latents_read * KvCache::bytes_per_token(c, settings.cache_dtype) as f64,
-            operations: 2.0 * (for_all + with_logits * reads) + attention_operations(c, case, keys),
+            operations: 2.0 * (for_all + with_logits * share) + attention_operations(c, case, keys, share),
         }
     }
 }
 
-/// All of them, or the last of a prompt.
-fn rows_with_logits_per_token(case: Case) -> f64 {
+/// How many of the tokens get logits: all, or the last of a prompt.
+fn share_with_logits(case: Case, settings: Settings) -> f64 {
     match case.phase {
-        Phase::Prefill => 1.0 / case.tokens() as f64,
-        Phase::Decode => 1.0,
+        Phase::Prefill if !settings.prompt_logits => 1.0 / case.tokens() as f64,
+        Phase::Prefill | Phase::Decode => 1.0,
     }
 }
 
@@ -70,16 +70,16 @@ fn distinct_experts(config: &Config, tokens: f64) -> f64 {
 }
 
 /// Scores and weighted sums of one token in all layers.
-fn attention_operations(config: &Config, case: Case, keys: f64) -> f64 {
+fn attention_operations(config: &Config, case: Case, keys: f64, share_with_logits: f64) -> f64 {
     let turn = case.depth..case.depth + case.len;
     let is_decompressed = case.phase == Phase::Prefill && !decompressed_rows(config, turn).is_empty();
     let per_key = match is_decompressed {
         true => config.qk_head_dim() + config.v_head_dim,
         false => config.latent_width() + config.kv_lora_rank,
     };
-    let last_layer = match case.phase {
-        Phase::Prefill => (case.depth + case.len) as f64 * rows_with_logits_per_token(case),
-        Phase::Decode => keys,
+    let last_layer = match share_with_logits {
+        1.0 => keys,
+        share => (case.depth + case.len) as f64 * share,
     };
     let keys_of_layers = keys * (config.num_hidden_layers as f64 - 1.0) + last_layer;
     2.0 * keys_of_layers * (config.num_attention_heads * per_key) as f64

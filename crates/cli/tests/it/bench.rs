@@ -69,6 +69,21 @@ fn synthetic_models_need_no_file() {
     }
 }
 
+/// A prompt of all rows' logits asks for the whole last layer, here the second of two.
+#[test]
+fn prompt_logits_cost_the_last_layer() {
+    let operations = |options: &[&str]| {
+        let path = own("bytes");
+        let report = bench(&[&[path.to_str().unwrap(), "-p", "24", "-n", "24"], options].concat());
+        [0, 1].map(|result| report["results"][result]["operations_per_token"].as_f64().unwrap())
+    };
+    let ([last, decode], [all, same_decode]) = (operations(&[]), operations(&["--prompt-logits"]));
+    assert!(
+        last < 0.9 * all && decode == same_decode && all == decode,
+        "{last} {all} {decode} {same_decode}"
+    );
+}
+
 /// The bytes of a step are those of the weights, wherever these lie.
 #[test]
 fn weights_can_be_rearranged_or_left() {
