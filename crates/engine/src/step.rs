@@ -176,8 +176,8 @@ impl Steps {
         let mut left = &computed.logits[..];
         let mut ended = Vec::new();
         for part in parts {
-            let rows: usize =
-                self.scheduler.running()[part.sequence].chunks(part.count).map(|chunk| rows_of(&chunk)).sum();
+            let chunks = self.scheduler.running()[part.sequence].chunks(part.count);
+            let rows: usize = chunks.map(|chunk| chunk.rows_with_logits().len()).sum();
             let (mine, others) = left.split_at(rows * self.limits.vocab_size);
             left = others;
             let (sequence, pool) = self.scheduler.at(part.sequence);
@@ -248,14 +248,5 @@ impl OwnedChunk {
     fn chunk(&self) -> Chunk<'_> {
         let OwnedChunk { tokens, start, block_table, logits, form } = self;
         Chunk { tokens, start: *start, block_table, logits: *logits, form: *form }
-    }
-}
-
-/// How many rows of logits a chunk gives.
-fn rows_of(chunk: &Chunk<'_>) -> usize {
-    match chunk.logits {
-        LogitRows::None => 0,
-        LogitRows::Last => 1,
-        LogitRows::All => chunk.tokens.len(),
     }
 }

@@ -1,5 +1,7 @@
 //! What one step computes: pieces of several sequences.
 
+use std::ops::Range;
+
 use crate::attention_form::AttentionForm;
 use crate::config::Config;
 use crate::kv_cache::{BLOCK_TOKENS, KvCache};
@@ -107,37 +109,32 @@ impl<'a> Batch<'a> {
     }
 
     /// Chunks of the rows that get logits alone; their keys are those of the whole batch.
-    pub(crate) fn rows_with_logits(&self) -> Vec<Chunk<'a>> {
+    pub(crate) fn chunks_with_logits(&self) -> Vec<Chunk<'a>> {
         let of = |chunk: &Chunk<'a>| {
-            let len = chunk.tokens.len();
-            let skipped = match chunk.logits {
-                LogitRows::None => len,
-                LogitRows::Last => len - 1,
-                LogitRows::All => 0,
-            };
-            Chunk { tokens: &chunk.tokens[skipped..], start: chunk.start + skipped, ..*chunk }
+            let rows = chunk.rows_with_logits();
+            Chunk { start: chunk.start + rows.start, tokens: &chunk.tokens[rows], ..*chunk }
         };
         self.chunks.iter().map(of).filter(|chunk| !chunk.tokens.is_empty()).collect()
     }
 
     /// Numbers of the rows that get logits, ascending.
     pub(crate) fn logit_rows(&self) -> Vec<usize> {
-        let mut first = 0;
-        let mut rows = Vec::new();
-        for chunk in self.chunks {
-            let end = first + chunk.tokens.len();
-            rows.extend(match chunk.logits {
-                LogitRows::None => end..end,
-                LogitRows::Last => end - 1..end,
-                LogitRows::All => first..end,
-            });
-            first = end;
-        }
-        rows
+        let of = |(first, chunk): (usize, &Chunk<'_>)| chunk.rows_with_logits().map(move |row| first + row);
+        self.chunks_with_rows().flat_map(of).collect()
     }
 }
 
 impl Chunk<'_> {
+    /// Which of its rows get logits.
+    pub fn rows_with_logits(&self) -> Range<usize> {
+        let len = self.tokens.len();
+        match self.logits {
+            LogitRows::None => len..len,
+            LogitRows::Last => len.saturating_sub(1)..len,
+            LogitRows::All => 0..len,
+        }
+    }
+
     fn check(&self, config: &Config, blocks: usize) -> Result<(), BatchError> {
         if self.tokens.is_empty() {
             return Err(BatchError::Empty);

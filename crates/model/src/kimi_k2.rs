@@ -76,7 +76,7 @@ impl KimiK2 {
         if let Some(trace) = trace.as_deref_mut() {
             trace.hidden_states.push(scratch.x[..batch.rows() * self.config.hidden_size].to_vec());
         }
-        let wanted = if trace.is_some() { batch.chunks.to_vec() } else { batch.rows_with_logits() };
+        let wanted = if trace.is_some() { batch.chunks.to_vec() } else { batch.chunks_with_logits() };
         let wanted = Batch { chunks: &wanted };
         for (layer, weights) in self.layers.iter().enumerate() {
             let is_last = layer + 1 == self.layers.len();

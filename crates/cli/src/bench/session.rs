@@ -93,7 +93,7 @@ impl<'m> Session<'m> {
         Ok(start.elapsed())
     }
 
-    /// The tokens from one position to another.
+    /// The tokens from one position to another, the logits of the last or of all.
     fn prefill(&mut self, sequence: usize, first: usize, end: usize) -> Result<(), BatchError> {
         let boundary = decompressed_rows(&self.model.config, first..end).end;
         for start in (first..end).step_by(self.settings.prefill_chunk) {
@@ -102,10 +102,10 @@ impl<'m> Session<'m> {
                 tokens: &self.tokens[sequence][rows.clone()],
                 start: rows.start,
                 block_table: &self.block_tables[sequence],
-                logits: match rows.end {
-                    _ if self.settings.prompt_logits => LogitRows::All,
-                    last if last == end => LogitRows::Last,
-                    _ => LogitRows::None,
+                logits: match (self.settings.prompt_logits, rows.end == end) {
+                    (true, _) => LogitRows::All,
+                    (false, true) => LogitRows::Last,
+                    (false, false) => LogitRows::None,
                 },
                 form,
             };

@@ -3,8 +3,8 @@
 //! Bytes are those of the weights as stored, each matrix once per step, and of the cached latents. Of the routed
 //! experts, so many as independent uniform routing touches. An operation is a multiplication or an addition;
 //! attention is counted in the form that it has, and each latent's way through `kv_b_proj` once, though later steps of
-//! a decompressed prompt go it again. Rows without logits only leave their latents in the
-//! last layer: all of a prompt but its last, unless all logits are asked for.
+//! a decompressed prompt go it again. Rows without logits only leave their latents in the last layer: all of a prompt but
+//! its last, unless all logits are asked for.
 
 use k2_kernels::Matrix;
 use k2_model::attention_form::decompressed_rows;
@@ -36,31 +36,35 @@ impl Work {
         // A step of a prefill reads the latents once for all of its rows.
         let latents_read = if case.phase == Phase::Prefill { keys / tokens_per_step } else { keys };
         let per_token = |per_step: f64| per_step / tokens_per_step;
-        let share = share_with_logits(case, settings);
-        let (last_reads, last_experts) = match share {
-            1.0 => (per_token(1.0), per_token(distinct_experts(c, tokens_per_step))),
-            _ => (share, c.num_experts_per_tok as f64 * share),
+        let logits = match case.phase == Phase::Prefill && !settings.prompt_logits {
+            true => Logits { steps: 1.0, rows: 1.0, keys: (case.depth + case.len) as f64 },
+            false => Logits { steps: steps as f64, rows: tokens_per_step, keys },
         };
+        let share = logits.steps * logits.rows / case.tokens() as f64;
+        let last_bytes =
+            weights.with_logits.bytes + weights.last_expert.bytes * distinct_experts(c, logits.rows);
         let experts = c.num_experts_per_tok as f64;
         let for_all = weights.always.numbers + experts * weights.expert.numbers;
         let with_logits = weights.with_logits.numbers + experts * weights.last_expert.numbers;
+        let keys_of_layers = keys * (c.num_hidden_layers as f64 - 1.0) + logits.keys * share;
         Work {
             bytes: per_token(weights.always.bytes)
                 + per_token(weights.expert.bytes * distinct_experts(c, tokens_per_step))
-                + weights.with_logits.bytes * last_reads
-                + weights.last_expert.bytes * last_experts
+                + last_bytes * logits.steps / case.tokens() as f64
                 + latents_read * KvCache::bytes_per_token(c, settings.cache_dtype) as f64,
-            operations: 2.0 * (for_all + with_logits * share) + attention_operations(c, case, keys, share),
+            operations: 2.0 * (for_all + with_logits * share) + attention_operations(c, case, keys_of_layers),
         }
     }
 }
 
-/// How many of the tokens get logits: all, or the last of a prompt.
-fn share_with_logits(case: Case, settings: Settings) -> f64 {
-    match case.phase {
-        Phase::Prefill if !settings.prompt_logits => 1.0 / case.tokens() as f64,
-        Phase::Prefill | Phase::Decode => 1.0,
-    }
+/// Which rows get logits.
+struct Logits {
+    /// Steps that have any.
+    steps: f64,
+    /// How many each of those has.
+    rows: f64,
+    /// How many keys they see, the mean.
+    keys: f64,
 }
 
 /// Of one layer's routed experts, how many so many tokens go through if they choose independently.
@@ -69,20 +73,15 @@ fn distinct_experts(config: &Config, tokens: f64) -> f64 {
     experts * (1.0 - (1.0 - config.num_experts_per_tok as f64 / experts).powf(tokens))
 }
 
-/// Scores and weighted sums of one token in all layers.
-fn attention_operations(config: &Config, case: Case, keys: f64, share_with_logits: f64) -> f64 {
+/// Scores and weighted sums of one token that sees so many keys in all layers together.
+fn attention_operations(config: &Config, case: Case, keys: f64) -> f64 {
     let turn = case.depth..case.depth + case.len;
     let is_decompressed = case.phase == Phase::Prefill && !decompressed_rows(config, turn).is_empty();
     let per_key = match is_decompressed {
         true => config.qk_head_dim() + config.v_head_dim,
         false => config.latent_width() + config.kv_lora_rank,
     };
-    let last_layer = match share_with_logits {
-        1.0 => keys,
-        share => (case.depth + case.len) as f64 * share,
-    };
-    let keys_of_layers = keys * (config.num_hidden_layers as f64 - 1.0) + last_layer;
-    2.0 * keys_of_layers * (config.num_attention_heads * per_key) as f64
+    2.0 * keys * (config.num_attention_heads * per_key) as f64
 }
 
 /// Stored bytes and numbers of some matrices.

@@ -130,6 +130,7 @@ fn what_cannot_be_measured_is_refused() {
         (&[model, "-p", "1000000"], "are more than the context of"),
         (&[model, "--compare", "true"], "--compare true: no result of prefill 128 in its output: "),
         (&[model, "--compare", "false"], "--compare false: exit status: 1: "),
+        (&[model, "--prompt-logits", "--compare", "true"], "cannot be used with"),
         (&["--repack", "--no-repack", model], "cannot be used with"),
         (&["--repack", "--exact", model], "cannot be used with"),
         (&["--repack", model], "no weights of this model have whole panels of INT4"),
