@@ -29,6 +29,7 @@ mod invented;
 pub mod lists;
 pub mod made_up;
 mod phrases;
+pub mod related;
 mod results;
 mod schemas;
 pub mod small_talk;

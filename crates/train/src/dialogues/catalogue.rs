@@ -13,6 +13,7 @@ use super::draw::Part;
 use super::invented::{capitalize, with_article};
 use super::lists::Lists;
 use super::made_up::MadeUp;
+use super::related::Related;
 use super::small_talk::SmallTalk;
 use super::values::ValueType;
 
@@ -25,6 +26,8 @@ pub struct Catalogue {
     pub kinds: Vec<Arc<Kind>>,
     /// What the others are made from.
     pub made_up: MadeUp,
+    /// Words that can stand for each other.
+    pub related: Related,
     /// Words of values.
     pub lists: Lists,
     /// What is said without tools.
@@ -179,6 +182,7 @@ impl Catalogue {
         let lists = read("lists.toml", include_str!("lists.toml"))?;
         let small_talk = read("small_talk.toml", include_str!("small_talk.toml"))?;
         let made_up = read("made_up.toml", include_str!("made_up.toml"))?;
+        let related = read("related.toml", include_str!("related.toml"))?;
         let chinese = read("chinese.toml", include_str!("chinese.toml"))?;
         let mut kinds = tables.kind;
         for (lines, held_out) in [(&tables.attributes.train, false), (&tables.attributes.held_out, true)] {
@@ -188,7 +192,7 @@ impl Catalogue {
         }
         kinds.iter().try_for_each(Kind::check)?;
         let kinds = kinds.into_iter().map(Arc::new).collect();
-        Ok(Catalogue { kinds, made_up, lists, small_talk, chinese })
+        Ok(Catalogue { kinds, made_up, related, lists, small_talk, chinese })
     }
 }
 

@@ -369,7 +369,7 @@ impl Draw<'_> {
         const EVERYDAY: [&str; 4] = ["weather", "time", "calculate", "convert_units"];
         let seen = part == Part::Seen && self.scope.phrases == Part::Seen;
         if seen && self.percent(MADE_UP) {
-            return Arc::new(self.made_up(&catalogue.made_up));
+            return Arc::new(self.made_up(&catalogue.made_up, &catalogue.related));
         }
         let of_part = |kind: &&Arc<Kind>| kind.held_out == (part == Part::HeldOut);
         let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(of_part).collect();

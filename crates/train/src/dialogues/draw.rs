@@ -25,13 +25,17 @@ pub struct Scope {
     pub values: Part,
     /// Of the tools.
     pub tools: Part,
+    /// Whether tools that nobody has are also asked for in words related to their own.
+    pub related: bool,
 }
 
 impl Scope {
     /// What training draws from.
-    pub const TRAINING: Scope = Scope { phrases: Part::Seen, values: Part::Seen, tools: Part::Seen };
+    pub const TRAINING: Scope =
+        Scope { phrases: Part::Seen, values: Part::Seen, tools: Part::Seen, related: true };
     /// New phrases with new values, for tools of training.
-    pub const HELD_OUT: Scope = Scope { phrases: Part::HeldOut, values: Part::HeldOut, tools: Part::Seen };
+    pub const HELD_OUT: Scope =
+        Scope { phrases: Part::HeldOut, values: Part::HeldOut, tools: Part::Seen, related: false };
 }
 
 /// One value in this many is held out.

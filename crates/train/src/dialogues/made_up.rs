@@ -2,13 +2,15 @@
 //!
 //! A hundred kinds of tools can be learned by heart, and then a tool of another kind is not understood: its name
 //! comes out as that of a known one. Of these there is no end. That a request belongs to a tool shows only in
-//! a word that both have, and the tool's name and parameters can only be copied.
+//! a word that both have, or in related ones ([`super::related`]), and the tool's name and parameters can only be
+//! copied.
 
 use serde::Deserialize;
 
 use super::catalogue::{AnswerForm, Kind, MADE_UP, Parameter};
 use super::draw::Draw;
 use super::invented::{capitalize, with_article};
+use super::related::Related;
 use super::values::ValueType;
 
 /// `made_up.toml`.
@@ -51,23 +53,33 @@ struct ParameterPattern {
 }
 
 /// The words of one tool.
-struct Words {
-    verb: String,
-    thing: String,
-    attribute: String,
-    second: String,
-    also: String,
+#[derive(Clone)]
+pub(crate) struct Words {
+    pub(crate) verb: String,
+    /// {thing}, {attribute}, {second} and {also}.
+    pub(crate) nouns: [String; 4],
+    /// The verb as a noun, if it is one of a group.
+    pub(crate) doing: String,
+    /// All words of the groups that they come from.
+    pub(crate) related: String,
     preposition: &'static str,
     fact: String,
 }
+
+/// So many of the tools out of a hundred are asked for in words that are related to their own.
+const RELATED: usize = 55;
 
 /// How often each form comes: lookup, state, action, action with a second value, setting, order.
 const FORMS: [usize; 6] = [32, 7, 15, 21, 12, 13];
 
 impl Draw<'_> {
     /// A kind of tool that there was not before.
-    pub(crate) fn made_up(&mut self, tables: &MadeUp) -> Kind {
-        let words = self.words(tables);
+    pub(crate) fn made_up(&mut self, tables: &MadeUp, related: &Related) -> Kind {
+        let mut words = self.words(tables);
+        let asked = match self.scope.related && self.percent(RELATED) {
+            true => self.relate(related, &mut words),
+            false => words.clone(),
+        };
         let lookup = |pattern| (pattern, AnswerForm::Lookup, "{attribute}", "of {x}");
         let done = |pattern| (pattern, AnswerForm::Done, "", "");
         let (pattern, answer, noun, rest) = match self.weighted(&FORMS) {
@@ -86,21 +98,27 @@ impl Draw<'_> {
             optional: false,
         };
         let parameters = pattern.parameters.iter().map(parameter).collect();
+        let (mut names, mut descriptions) =
+            (words.names(&pattern.names), words.sentences(&pattern.descriptions));
+        if !words.doing.is_empty() && pattern.names.iter().any(|name| name.contains("{verb}")) {
+            names.extend(words.names(&related.names));
+            descriptions.extend(words.sentences(&related.descriptions));
+        }
         Kind {
             id: MADE_UP.to_owned(),
             family: words.family(),
             related: Vec::new(),
             catch_all: false,
             held_out: false,
-            names: words.names(&pattern.names),
-            descriptions: words.sentences(&pattern.descriptions),
+            names,
+            descriptions,
             topic: words.fill(&pattern.topic),
             parameters,
-            phrases: words.sentences(&pattern.phrases),
+            phrases: asked.sentences(&pattern.phrases),
             held_out_phrases: Vec::new(),
-            incomplete: words.sentences(&pattern.incomplete),
-            follow_ups: words.sentences(&pattern.follow_ups),
-            pairs: words.sentences(&pattern.pairs),
+            incomplete: asked.sentences(&pattern.incomplete),
+            follow_ups: asked.sentences(&pattern.follow_ups),
+            pairs: asked.sentences(&pattern.pairs),
             answer,
             noun: words.fill(noun),
             rest: rest.to_owned(),
@@ -128,8 +146,8 @@ impl Draw<'_> {
                 return thing;
             }
         };
-        let [thing, attribute, second, also] = std::array::from_fn(|_| new(self));
-        Words { verb, thing, attribute, second, also, preposition, fact }
+        let nouns = std::array::from_fn(|_| new(self));
+        Words { verb, nouns, doing: String::new(), related: String::new(), preposition, fact }
     }
 
     /// One word or two, now and then one that there is not.
@@ -155,20 +173,22 @@ impl Draw<'_> {
 impl Words {
     /// Two tools that share one of these words are not declared together.
     fn family(&self) -> String {
-        [self.verb.as_str(), &self.thing, &self.attribute, &self.second, &self.also].join(" ")
+        format!("{} {} {}", self.verb, self.nouns.join(" "), self.related)
     }
 
     fn fill(&self, pattern: &str) -> String {
+        let [thing, attribute, second, also] = &self.nouns;
         pattern
-            .replace("{a_thing}", &with_article(&self.thing))
-            .replace("{a_second}", &with_article(&self.second))
-            .replace("{an_attribute}", &with_article(&self.attribute))
-            .replace("{an_also}", &with_article(&self.also))
+            .replace("{a_thing}", &with_article(thing))
+            .replace("{a_second}", &with_article(second))
+            .replace("{an_attribute}", &with_article(attribute))
+            .replace("{an_also}", &with_article(also))
             .replace("{verb}", &self.verb)
-            .replace("{thing}", &self.thing)
-            .replace("{attribute}", &self.attribute)
-            .replace("{second}", &self.second)
-            .replace("{also}", &self.also)
+            .replace("{doing}", &self.doing)
+            .replace("{thing}", thing)
+            .replace("{attribute}", attribute)
+            .replace("{second}", second)
+            .replace("{also}", also)
             .replace("{preposition}", self.preposition)
     }
 

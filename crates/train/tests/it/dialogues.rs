@@ -84,6 +84,29 @@ fn there_is_no_end_of_tools() {
 }
 
 #[test]
+fn made_up_tools_are_asked_for_in_related_words_too() {
+    let catalogue = Catalogue::load().unwrap();
+    let of_catalogue: HashSet<&str> =
+        catalogue.kinds.iter().flat_map(|kind| &kind.names).map(String::as_str).collect();
+    // Of the tools of several words that nobody has, those without any of them in the request.
+    let shares_none = |related: bool| {
+        let (mut none, mut all) = (0, 0);
+        for dialogue in dialogues(Scope { related, ..Scope::TRAINING }) {
+            for exchange in dialogue.exchanges.iter().filter(|exchange| exchange.topic == Topic::Call) {
+                let (name, user) = (&exchange.calls[0].name, exchange.user.to_lowercase());
+                if name.contains('_') && !of_catalogue.contains(name.as_str()) {
+                    all += 1;
+                    none += usize::from(!name.split('_').any(|word| word.len() > 3 && user.contains(word)));
+                }
+            }
+        }
+        none as f64 / all as f64
+    };
+    let (own, related) = (shares_none(false), shares_none(true));
+    assert!(related > own + 0.05, "{own} without, {related} with related words");
+}
+
+#[test]
 fn training_never_sees_a_held_out_value() {
     // A tool whose parameters all have held-out values: then every text argument must be a seen one.
     let catalogue = Catalogue::load().unwrap();
