@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod e4m3;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -46,6 +48,11 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: 
     fn on_avx2(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
         by_tokens::<avx2::Avx2>(piece, out, out_stride);
     }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    fn on_avx512(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
+        by_tokens::<avx512::Avx512>(piece, out, out_stride);
+    }
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
     fn on_neon(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
@@ -57,7 +64,10 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: 
         Isa::Neon => unsafe { on_neon(piece, out, out_stride) },
         // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2(piece, out, out_stride) },
+        Isa::Avx2 => unsafe { on_avx2(piece, out, out_stride) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { on_avx512(piece, out, out_stride) },
         _ => by_tokens::<scalar::Scalar>(piece, out, out_stride),
     }
 }

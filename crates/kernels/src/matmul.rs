@@ -313,7 +313,11 @@ fn product_body<const MOST: usize, const W: usize>(
         let (x, groups) = (&x[first / TILE * x_tile..].as_chunks().0[..piece.tokens], padded_len / LANES);
         let done = blocks::<6, 2, W>(sums, tile, x, 0, groups);
         let done = blocks::<2, 4, W>(sums, tile, x, done, groups);
-        blocks::<1, 8, W>(sums, tile, x, done, groups);
+        // Eight rows of 16 lanes are made into vectors across rows, which gather and scatter.
+        match W {
+            LANES => blocks::<1, 4, W>(sums, tile, x, done, groups),
+            _ => blocks::<1, 8, W>(sums, tile, x, done, groups),
+        };
     }
     for (out, sums) in out.chunks_mut(ROWS).zip(sums.iter()) {
         for (out, sum) in out.iter_mut().zip(sums) {

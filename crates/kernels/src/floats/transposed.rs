@@ -33,6 +33,11 @@ pub(crate) fn transposed(isa: Isa, part: &Part<'_>, sums: &mut [f32]) -> usize {
     fn on_avx2(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
         by_format::<super::avx2::Avx2>(part, sums);
     }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    fn on_avx512(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
+        by_format::<super::avx512::Avx512>(part, sums);
+    }
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
     fn on_neon(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
@@ -45,7 +50,10 @@ pub(crate) fn transposed(isa: Isa, part: &Part<'_>, sums: &mut [f32]) -> usize {
         Isa::Neon => unsafe { on_neon(part, groups) },
         // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2(part, groups) },
+        Isa::Avx2 => unsafe { on_avx2(part, groups) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { on_avx512(part, groups) },
         _ => by_format::<scalar::Scalar>(part, groups),
     }
     groups.len() * COLUMNS
