@@ -32,6 +32,10 @@ pub struct Recipe {
     /// A checkpoint to begin with, in place of new weights: fine-tuning.
     #[serde(default)]
     pub init: Option<PathBuf>,
+    /// Checkpoints of the same shapes, such as further runs from the same weights: the mean of all these weights and those of
+    /// `init` is what to begin with (model soups: Wortsman et al., arXiv 2203.05482).
+    #[serde(default)]
+    pub init_mean_with: Vec<PathBuf>,
     /// For a model deeper than `init`: the layer of `init` that each layer begins as. One named again begins
     /// without effect.
     #[serde(default)]
@@ -209,12 +213,22 @@ impl Recipe {
         Ok(Config::from_json(&self.config_json())?)
     }
 
+    /// What says more about `init` needs one.
+    fn check_init(&self) -> Result<(), TrainError> {
+        let layers = (!self.init_layers.is_empty()).then(|| format!("{:?}", self.init_layers));
+        let mean_with = (!self.init_mean_with.is_empty()).then(|| format!("{:?}", self.init_mean_with));
+        for (field, found) in [("init_layers", layers), ("init_mean_with", mean_with)] {
+            if let (None, Some(found)) = (&self.init, found) {
+                let expected = "nothing without `init`".to_owned();
+                return Err(TrainError::Value { field, found, expected });
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), TrainError> {
         DataSettings::from_recipe(&self.data)?;
-        if self.init.is_none() && !self.init_layers.is_empty() {
-            let (found, expected) = (format!("{:?}", self.init_layers), "nothing without `init`".to_owned());
-            return Err(TrainError::Value { field: "init_layers", found, expected });
-        }
+        self.check_init()?;
         let config = self.config()?;
         self.check_int4(&config)?;
         let (batch, schedule, optimizer) = (&self.batch, &self.schedule, &self.optimizer);

@@ -106,17 +106,24 @@ pub fn run_on(
     run.train(&mut trainer)
 }
 
-/// Weights to begin with: of another checkpoint, or new ones.
+/// Weights to begin with: of another checkpoint, the mean of several, or new ones.
 fn initial(recipe: &Recipe, config: &Config) -> Result<Params, TrainError> {
-    match &recipe.init {
-        None => Ok(Params::random(config, recipe.seed, recipe.init_std)),
-        Some(path) => {
-            let checkpoint = k2_weights::Checkpoint::open(path, &mut |_| ())?;
-            match recipe.init_layers.as_slice() {
-                [] => Ok(Params::load_as(&checkpoint, config)?),
-                layers => Ok(Params::load_deeper(&checkpoint, config, layers)?),
-            }
-        }
+    let Some(path) = &recipe.init else { return Ok(Params::random(config, recipe.seed, recipe.init_std)) };
+    let mut params = load(path, recipe, config)?;
+    for path in &recipe.init_mean_with {
+        let more = load(path, recipe, config)?;
+        params.values_mut().iter_mut().zip(more.values()).for_each(|(value, more)| *value += more);
+    }
+    let share = 1.0 / (1 + recipe.init_mean_with.len()) as f32;
+    params.values_mut().iter_mut().for_each(|value| *value *= share);
+    Ok(params)
+}
+
+fn load(path: &Path, recipe: &Recipe, config: &Config) -> Result<Params, TrainError> {
+    let checkpoint = k2_weights::Checkpoint::open(path, &mut |_| ())?;
+    match recipe.init_layers.as_slice() {
+        [] => Ok(Params::load_as(&checkpoint, config)?),
+        layers => Ok(Params::load_deeper(&checkpoint, config, layers)?),
     }
 }
 

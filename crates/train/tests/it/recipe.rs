@@ -62,6 +62,11 @@ fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
         ("n_shared_experts = 1", "n_share_experts = 1", "[model]: unknown field `n_share_experts`"),
         ("kv_lora_rank = 32", "kv_lora_rank = 32\nq_lora_rnk = 8", "[model]: unknown field `q_lora_rnk`"),
         ("run =", "init_layers = [0, 1]\nrun =", "`init_layers` is [0, 1], expected nothing without `init`"),
+        (
+            "run =",
+            "init_mean_with = [\"a\"]\nrun =",
+            "`init_mean_with` is [\"a\"], expected nothing without `init`",
+        ),
         ("[optimizer]", "[optimizer]\nqk_clip_tau = -1.0", "`optimizer.qk_clip_tau` is -1"),
     ] {
         let error = parse(&GOOD.replace(from, to)).unwrap_err().to_string();

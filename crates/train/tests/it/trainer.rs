@@ -4,6 +4,7 @@ use k2_train::batch::BatchError;
 use k2_train::checkpoint::latest;
 use k2_train::step::Workers;
 use k2_train::{Batch, Event, Params, Source, TrainError, Trainer, run, run_on};
+use k2_weights::Checkpoint;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,32 @@ fn a_run_learns_to_copy_with_either_optimizer_and_with_rounding() {
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         println!("{name}: {first:.3} to {last:.3}");
         assert!(first > 2.9 && last < 1.0, "{name}: {first} to {last}");
+    }
+}
+
+/// At a rate of 0 a run ends with what it began with: here the mean of two others.
+#[test]
+fn a_run_can_begin_with_the_mean_of_others() {
+    let mut ends = Vec::new();
+    for (name, steps) in [("mean-one", 15), ("mean-two", 20)] {
+        let recipe = recipe(&folder(name), steps, "");
+        ends.push(run_on(&recipe, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    }
+    let mut mean = recipe(&folder("mean"), 15, "");
+    mean.init = Some(ends[0].clone());
+    mean.init_mean_with = vec![ends[1].clone()];
+    (mean.schedule.peak_lr, mean.schedule.final_lr) = (0.0, 0.0);
+    ends.push(run_on(&mean, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+    let embeddings: Vec<Vec<f32>> = ends
+        .iter()
+        .map(|path| {
+            let params = Params::load(&Checkpoint::open(path, &mut |_| ()).unwrap()).unwrap();
+            params.get("model.embed_tokens.weight").unwrap().to_vec()
+        })
+        .collect();
+    assert_ne!(embeddings[0], embeddings[1]);
+    for ((one, two), mean) in embeddings[0].iter().zip(&embeddings[1]).zip(&embeddings[2]) {
+        assert_eq!(*mean, (one + two) / 2.0);
     }
 }
 
