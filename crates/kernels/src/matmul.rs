@@ -313,7 +313,7 @@ fn product_body<const MOST: usize, const W: usize>(
         let (x, groups) = (&x[first / TILE * x_tile..].as_chunks().0[..piece.tokens], padded_len / LANES);
         let done = blocks::<6, 2, W>(sums, tile, x, 0, groups);
         let done = blocks::<2, 4, W>(sums, tile, x, done, groups);
-        // Eight rows of 16 lanes are made into vectors across rows, which gather and scatter.
+        // Eight rows of 16 lanes the compiler makes into vectors across rows, which gather and scatter.
         match W {
             LANES => blocks::<1, 4, W>(sums, tile, x, done, groups),
             _ => blocks::<1, 8, W>(sums, tile, x, done, groups),

@@ -31,8 +31,8 @@ struct VerbGroup {
 /// So many of a tool's nouns, out of a hundred, come from groups.
 const OF_GROUPS: usize = 70;
 
-/// So many of the words of groups are said in another way than the tool does.
-const SAID_OTHERWISE: usize = 65;
+/// So many of the words of groups, out of a hundred, are drawn again for the request; some are then the same.
+const DRAWN_AGAIN: usize = 65;
 
 impl Draw<'_> {
     /// Puts words of groups in the place of a tool's words; gives those that it is asked by.
@@ -58,7 +58,7 @@ impl Draw<'_> {
     /// A word of the group, and what is said for it.
     fn two_of(&mut self, group: &str) -> (String, String) {
         let own = self.one_of(group);
-        let said = if self.percent(SAID_OTHERWISE) { self.one_of(group) } else { own.clone() };
+        let said = if self.percent(DRAWN_AGAIN) { self.one_of(group) } else { own.clone() };
         (own, said)
     }
 
