@@ -30,6 +30,7 @@ pub mod lists;
 pub mod made_up;
 mod phrases;
 pub mod related;
+mod renamed;
 mod results;
 mod schemas;
 pub mod small_talk;

@@ -273,7 +273,7 @@ impl Kind {
     }
 
     /// True if one of these words is in its names, its topic or its family.
-    fn speaks_of(&self, words: &str) -> bool {
+    pub(crate) fn speaks_of(&self, words: &str) -> bool {
         let own = self.names.iter().flat_map(|name| name.split('_'));
         let own = own.chain(self.topic.split(' ')).chain(self.family.split([' ', '_']));
         own.into_iter().any(|own| words.split(' ').any(|word| word.len() > 2 && word == own))

@@ -19,6 +19,9 @@ use super::system::System;
 /// So many tools out of a hundred are of no kind that could be known.
 const MADE_UP: usize = 42;
 
+/// So many of those, out of a hundred, are tools of the catalogue under other nouns.
+const RENAMED: usize = 40;
+
 /// A conversation in the making.
 pub(crate) struct Conversation<'d, 'c> {
     pub(crate) draw: &'d mut Draw<'c>,
@@ -369,7 +372,12 @@ impl Draw<'_> {
         const EVERYDAY: [&str; 4] = ["weather", "time", "calculate", "convert_units"];
         let seen = part == Part::Seen && self.scope.phrases == Part::Seen;
         if seen && self.percent(MADE_UP) {
-            return Arc::new(self.made_up(&catalogue.made_up, &catalogue.related));
+            let renamed = match self.scope.renamed && self.percent(RENAMED) {
+                true => self.renamed(catalogue),
+                false => None,
+            };
+            let made_up = |draw: &mut Self| draw.made_up(&catalogue.made_up, &catalogue.related);
+            return Arc::new(renamed.unwrap_or_else(|| made_up(self)));
         }
         let of_part = |kind: &&Arc<Kind>| kind.held_out == (part == Part::HeldOut);
         let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(of_part).collect();

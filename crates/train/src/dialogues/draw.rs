@@ -27,15 +27,22 @@ pub struct Scope {
     pub tools: Part,
     /// Whether tools that nobody has are also asked for in words related to their own.
     pub related: bool,
+    /// Whether tools that nobody has are also those of the catalogue under other nouns.
+    pub renamed: bool,
 }
 
 impl Scope {
     /// What training draws from.
     pub const TRAINING: Scope =
-        Scope { phrases: Part::Seen, values: Part::Seen, tools: Part::Seen, related: true };
+        Scope { phrases: Part::Seen, values: Part::Seen, tools: Part::Seen, related: true, renamed: true };
     /// New phrases with new values, for tools of training.
-    pub const HELD_OUT: Scope =
-        Scope { phrases: Part::HeldOut, values: Part::HeldOut, tools: Part::Seen, related: false };
+    pub const HELD_OUT: Scope = Scope {
+        phrases: Part::HeldOut,
+        values: Part::HeldOut,
+        tools: Part::Seen,
+        related: false,
+        renamed: false,
+    };
 }
 
 /// One value in this many is held out.

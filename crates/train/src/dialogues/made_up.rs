@@ -67,10 +67,17 @@ pub(crate) struct Words {
 }
 
 /// So many of the tools out of a hundred are asked for in words that are related to their own.
-const RELATED: usize = 55;
+const RELATED: usize = 45;
 
 /// How often each form comes: lookup, state, action, action with a second value, setting, order.
 const FORMS: [usize; 6] = [32, 7, 15, 21, 12, 13];
+
+impl MadeUp {
+    /// True if this is one of the nouns and none of the verbs.
+    pub(crate) fn is_only_noun(&self, word: &str) -> bool {
+        self.nouns.iter().any(|noun| noun == word) && self.verbs.iter().all(|verb| verb != word)
+    }
+}
 
 impl Draw<'_> {
     /// A kind of tool that there was not before.
@@ -151,7 +158,7 @@ impl Draw<'_> {
     }
 
     /// One word or two, now and then one that there is not.
-    fn thing(&mut self, tables: &MadeUp) -> String {
+    pub(crate) fn thing(&mut self, tables: &MadeUp) -> String {
         let noun = |draw: &mut Self| match draw.percent(75) {
             true => draw.pick(&tables.nouns).clone(),
             false => draw.pick(&draw.lists.nouns).clone(),

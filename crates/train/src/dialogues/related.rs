@@ -17,7 +17,7 @@ pub struct Related {
     /// How it is described.
     pub(crate) descriptions: Vec<String>,
     /// Groups, their words apart by spaces.
-    nouns: Vec<String>,
+    pub(crate) nouns: Vec<String>,
     verbs: Vec<VerbGroup>,
 }
 
@@ -56,7 +56,7 @@ impl Draw<'_> {
     }
 
     /// A word of the group, and what is said for it.
-    fn two_of(&mut self, group: &str) -> (String, String) {
+    pub(crate) fn two_of(&mut self, group: &str) -> (String, String) {
         let own = self.one_of(group);
         let said = if self.percent(DRAWN_AGAIN) { self.one_of(group) } else { own.clone() };
         (own, said)

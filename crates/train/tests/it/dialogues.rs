@@ -91,7 +91,7 @@ fn made_up_tools_are_asked_for_in_related_words_too() {
     // Of the tools of several words that nobody has, those without any of them in the request.
     let shares_none = |related: bool| {
         let (mut none, mut all) = (0, 0);
-        for dialogue in dialogues(Scope { related, ..Scope::TRAINING }) {
+        for dialogue in dialogues(Scope { related, renamed: false, ..Scope::TRAINING }) {
             for exchange in dialogue.exchanges.iter().filter(|exchange| exchange.topic == Topic::Call) {
                 let (name, user) = (&exchange.calls[0].name, exchange.user.to_lowercase());
                 if name.contains('_') && !of_catalogue.contains(name.as_str()) {
