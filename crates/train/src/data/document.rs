@@ -29,16 +29,18 @@ pub(super) struct Encoder {
     tokenizer: Arc<Tokenizer>,
     template: Template,
     turn: Turn,
-    prompt: PromptLoss,
+    token_weights: TokenWeights,
 }
 
-/// How what the assistant did not say counts.
+/// How much the tokens of a conversation count; what the assistant says, 1.
 #[derive(Clone, Copy)]
-pub(super) struct PromptLoss {
-    /// Weight of a token, on average.
-    pub weight: f32,
-    /// Share of the tokens that is drawn; the others cost nothing.
-    pub sample: f32,
+pub(super) struct TokenWeights {
+    /// Of what others say, on average.
+    pub prompt: f32,
+    /// Share of those tokens that is drawn; the others cost nothing.
+    pub prompt_sample: f32,
+    /// Of the first token of each of the assistant's turns.
+    pub first: f32,
 }
 
 /// Ids of the tokens that bound the assistant's turns.
@@ -56,7 +58,7 @@ impl Encoder {
     pub(super) fn new(
         tokenizer: Arc<Tokenizer>,
         template: Template,
-        prompt: PromptLoss,
+        token_weights: TokenWeights,
     ) -> Result<Encoder, DataError> {
         let id = |name| tokenizer.specials().id(name).ok_or(DataError::NoSpecial { name });
         let turn =
@@ -64,7 +66,7 @@ impl Encoder {
         if template.form().thinking {
             THINK.into_iter().try_for_each(|name| id(name).map(drop))?;
         }
-        Ok(Encoder { tokenizer, template, turn, prompt })
+        Ok(Encoder { tokenizer, template, turn, token_weights })
     }
 
     /// A dialogue in the turn format; nobody thinks in it.
@@ -142,17 +144,25 @@ impl Encoder {
     /// The first `known` turns of the assistant are history.
     fn weights(&self, tokens: &[u32], known: usize) -> Vec<f32> {
         let Turn { assistant, middle, end } = self.turn;
-        let PromptLoss { weight, sample } = self.prompt;
+        let TokenWeights { prompt, prompt_sample, first } = self.token_weights;
         let mut rng = Rng::numbered(tokens.len() as u64, tokens.iter().map(|&token| u64::from(token)).sum());
-        let mut prompt_weight = || if rng.uniform() < f64::from(sample) { weight / sample } else { 0.0 };
-        let (mut opened, mut speaking, mut turns) = (false, false, 0);
+        let mut of_prompt = || match rng.uniform() < f64::from(prompt_sample) {
+            true => prompt / prompt_sample,
+            false => 0.0,
+        };
+        let (mut opened, mut speaking, mut begins, mut turns) = (false, false, false, 0);
         let weight = |&token: &u32| {
-            let weight = if speaking { 1.0 } else { prompt_weight() };
+            let weight = match (speaking, std::mem::take(&mut begins)) {
+                (true, true) => first,
+                (true, false) => 1.0,
+                (false, _) => of_prompt(),
+            };
             match token {
                 _ if token == assistant => opened = true,
                 _ if token == middle => {
                     turns += usize::from(opened);
                     speaking = std::mem::take(&mut opened) && turns > known;
+                    begins = speaking;
                 }
                 _ if token == end => speaking = false,
                 _ => {}

@@ -31,6 +31,9 @@ pub struct DataSettings {
     /// Share of those tokens that is drawn; each drawn one counts so much more.
     #[serde(default = "one_f32")]
     pub prompt_sample: f32,
+    /// Weight in the loss of the first token of each of the assistant's turns, where it calls, asks back or answers.
+    #[serde(default = "one_f32")]
+    pub first_token_weight: f32,
     /// What is mixed.
     pub sources: Vec<SourceSettings>,
 }
@@ -105,6 +108,9 @@ impl DataSettings {
         }
         if !(0.01..=1.0).contains(&self.prompt_sample) {
             return wrong("prompt_sample", self.prompt_sample.to_string(), "0.01 to 1");
+        }
+        if !(0.0..=100.0).contains(&self.first_token_weight) {
+            return wrong("first_token_weight", self.first_token_weight.to_string(), "0 to 100");
         }
         if self.sources.is_empty() {
             return wrong("sources", "empty".to_owned(), "at least one");

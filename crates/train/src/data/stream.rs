@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::document::{Encoder, PromptLoss};
+use super::document::{Encoder, TokenWeights};
 use super::records::Reading;
 use super::{DataError, DataSettings, Document, Packer, Records, SourceKind, SourceSettings};
 use crate::batch::Batch;
@@ -56,9 +56,13 @@ impl Stream {
     /// Opens the sources of a recipe's `[data]`; batches have so many sequences of this length.
     pub fn open(settings: &DataSettings, sequences: usize, length: usize) -> Result<Stream, DataError> {
         let tokenizer = Arc::new(Tokenizer::from_dir(&settings.tokenizer)?);
-        let prompt = PromptLoss { weight: settings.prompt_weight, sample: settings.prompt_sample };
+        let token_weights = TokenWeights {
+            prompt: settings.prompt_weight,
+            prompt_sample: settings.prompt_sample,
+            first: settings.first_token_weight,
+        };
         let padding = tokenizer.specials().id("[PAD]").ok_or(DataError::NoSpecial { name: "[PAD]" })?;
-        let encoder = Encoder::new(tokenizer, settings.template()?, prompt)?;
+        let encoder = Encoder::new(tokenizer, settings.template()?, token_weights)?;
         let reading = Reading {
             encoder: &encoder,
             length,

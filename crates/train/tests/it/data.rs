@@ -136,6 +136,20 @@ fn the_prompt_can_count_a_little() {
     assert!(with.loss_mask.contains(&0.25));
 }
 
+#[test]
+fn where_a_turn_begins_can_count_more() {
+    let with = stream(json!({ "first_token_weight": 4.0 })).unwrap().next_batch().unwrap();
+    let without = stream(json!({})).unwrap().next_batch().unwrap();
+    assert_eq!(with.tokens, without.tokens);
+    let mut turns = 0;
+    for (position, &counts) in without.loss_mask.iter().enumerate() {
+        let begins = counts == 1.0 && (position == 0 || without.loss_mask[position - 1] == 0.0);
+        turns += usize::from(begins);
+        assert_eq!(with.loss_mask[position], if begins { 4.0 } else { counts }, "{position}");
+    }
+    assert!(turns > 10, "{turns}");
+}
+
 /// Fewer tokens of the prompt, each counting more: about the same in sum.
 #[test]
 fn the_prompt_can_be_sampled() {
@@ -290,6 +304,7 @@ fn settings_that_make_no_sense_are_refused() {
         (json!({ "held_out": 0.9 }), "data.held_out is 0.9, expected 0 to 0.5"),
         (json!({ "prompt_weight": -1 }), "data.prompt_weight is -1"),
         (json!({ "prompt_sample": 0 }), "data.prompt_sample is 0"),
+        (json!({ "first_token_weight": 101 }), "data.first_token_weight is 101, expected 0 to 100"),
         (json!({ "sources": [] }), "data.sources is empty"),
         (json!({ "sources": [{ "kind": "jsonl" }] }), "a path for jsonl and text only"),
         (json!({ "sources": [{ "kind": "lines", "path": "x" }] }), "a path for jsonl and text only"),
