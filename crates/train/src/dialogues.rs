@@ -54,7 +54,7 @@ const EXCHANGES: [usize; 14] = [26, 22, 15, 10, 7, 5, 4, 3, 2, 2, 1, 1, 1, 1];
 const TOOLS: [usize; 4] = [22, 30, 27, 21];
 
 /// So many dialogues out of a hundred are in Chinese.
-const CHINESE: usize = 6;
+const CHINESE: usize = 8;
 
 /// Makes dialogues; the same number gives the same dialogue.
 pub struct Generator {
