@@ -205,6 +205,7 @@ fn pieces(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialogues::Scope;
 
     #[test]
     fn a_noun_is_another_one_wherever_it_stands() {
@@ -234,5 +235,22 @@ mod tests {
         for (text, expected) in named {
             assert_eq!(timer.is_named_in(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn every_request_names_the_tool() {
+        let catalogue = Catalogue::load().unwrap();
+        let mut draw = Draw::new(&catalogue.lists, Scope::TRAINING, 5, 0);
+        let mut renamed = 0;
+        for kind in (0..300).filter_map(|_| draw.renamed(&catalogue)) {
+            let words: Vec<&str> = kind.family.split(' ').collect();
+            let says = |text: &String| words.iter().any(|word| text.to_lowercase().contains(word));
+            for texts in [&kind.names, &kind.descriptions, &kind.phrases, &kind.incomplete, &kind.pairs] {
+                assert!(texts.iter().all(says), "{words:?} {texts:?}");
+            }
+            assert!(catalogue.kinds.iter().all(|other| !other.held_out || !other.names.iter().any(|name| kind.names.contains(name))));
+            renamed += 1;
+        }
+        assert!(renamed > 150, "{renamed}");
     }
 }
