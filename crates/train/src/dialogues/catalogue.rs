@@ -268,6 +268,11 @@ impl Kind {
         same || shares(self, other) || shares(other, self)
     }
 
+    /// True if it looks up one attribute of one thing, like so many others.
+    pub(crate) fn is_attribute(&self) -> bool {
+        self.id.contains(" of ")
+    }
+
     fn is_made_up(&self) -> bool {
         self.id == MADE_UP
     }

@@ -383,7 +383,7 @@ impl Draw<'_> {
         let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(of_part).collect();
         let weight = |kind: &&Arc<Kind>| match kind.id.as_str() {
             id if EVERYDAY.contains(&id) => 36,
-            id if id.contains(" of ") && part == Part::Seen => 1,
+            _ if kind.is_attribute() && part == Part::Seen => 1,
             _ => 12,
         };
         let weights: Vec<usize> = kinds.iter().map(weight).collect();

@@ -42,7 +42,7 @@ enum Side {
 impl Draw<'_> {
     /// A written kind of tool under other nouns; nothing if it has no noun or is hardly asked for by it.
     pub(crate) fn renamed(&mut self, catalogue: &Catalogue) -> Option<Kind> {
-        let written = |kind: &&Arc<Kind>| !kind.held_out && !kind.catch_all && !kind.id.contains(" of ");
+        let written = |kind: &&Arc<Kind>| !kind.held_out && !kind.catch_all && !kind.is_attribute();
         let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(written).collect();
         let kind = *self.pick(&kinds);
         let nouns = nouns(kind, catalogue);
