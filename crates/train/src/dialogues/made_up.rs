@@ -52,6 +52,14 @@ struct ParameterPattern {
     descriptions: Vec<String>,
 }
 
+/// What a tool of a form does, and how it is answered.
+struct Form<'t> {
+    pattern: &'t Pattern,
+    answer: AnswerForm,
+    noun: &'static str,
+    rest: &'static str,
+}
+
 /// The words of one tool.
 #[derive(Clone)]
 pub(crate) struct Words {
@@ -87,16 +95,7 @@ impl Draw<'_> {
             true => self.relate(related, &mut words),
             false => words.clone(),
         };
-        let lookup = |pattern| (pattern, AnswerForm::Lookup, "{attribute}", "of {x}");
-        let done = |pattern| (pattern, AnswerForm::Done, "", "");
-        let (pattern, answer, noun, rest) = match self.weighted(&FORMS) {
-            0 => lookup(&tables.lookup),
-            1 => (&tables.state, AnswerForm::Lookup, "{attribute}", ""),
-            2 => done(&tables.action),
-            3 => done(&tables.action_with),
-            4 => done(&tables.set),
-            _ => done(&tables.order),
-        };
+        let Form { pattern, answer, noun, rest } = self.tool_form(tables);
         let parameter = |parameter: &ParameterPattern| Parameter {
             slot: parameter.slot.clone(),
             kind: self.value_type(tables, &parameter.slot),
@@ -132,6 +131,19 @@ impl Draw<'_> {
             left: String::new(),
             right: String::new(),
             results: pattern.results.iter().map(|result| words.result(result)).collect(),
+        }
+    }
+
+    fn tool_form<'t>(&mut self, tables: &'t MadeUp) -> Form<'t> {
+        let lookup = |pattern, rest| Form { pattern, answer: AnswerForm::Lookup, noun: "{attribute}", rest };
+        let done = |pattern| Form { pattern, answer: AnswerForm::Done, noun: "", rest: "" };
+        match self.weighted(&FORMS) {
+            0 => lookup(&tables.lookup, "of {x}"),
+            1 => lookup(&tables.state, ""),
+            2 => done(&tables.action),
+            3 => done(&tables.action_with),
+            4 => done(&tables.set),
+            _ => done(&tables.order),
         }
     }
 
