@@ -376,8 +376,8 @@ impl Draw<'_> {
                 true => self.renamed(catalogue),
                 false => None,
             };
-            let made_up = |draw: &mut Self| draw.made_up(&catalogue.made_up, &catalogue.related);
-            return Arc::new(renamed.unwrap_or_else(|| made_up(self)));
+            let kind = renamed.unwrap_or_else(|| self.made_up(&catalogue.made_up, &catalogue.related));
+            return Arc::new(kind);
         }
         let of_part = |kind: &&Arc<Kind>| kind.held_out == (part == Part::HeldOut);
         let kinds: Vec<&Arc<Kind>> = catalogue.kinds.iter().filter(of_part).collect();

@@ -107,6 +107,17 @@ fn made_up_tools_are_asked_for_in_related_words_too() {
 }
 
 #[test]
+fn requests_are_in_the_language_of_their_table() {
+    let is_han = |text: &String| text.chars().any(|letter| ('\u{4e00}'..='\u{9fff}').contains(&letter));
+    for kind in Catalogue::load().unwrap().kinds {
+        for texts in [&kind.phrases, &kind.held_out_phrases, &kind.incomplete, &kind.follow_ups, &kind.pairs]
+        {
+            assert_eq!(texts.iter().find(|text| is_han(text)), None, "{}", kind.id);
+        }
+    }
+}
+
+#[test]
 fn training_never_sees_a_held_out_value() {
     // A tool whose parameters all have held-out values: then every text argument must be a seen one.
     let catalogue = Catalogue::load().unwrap();
