@@ -2,9 +2,9 @@
 //!
 //! # What decides
 //!
-//! A model of a few million active parameters cannot know anything; what it can learn
-//! is to *read*: which declared tool a request is for, which words of it are values, what a result says. So
-//! everything that could be remembered instead is shuffled. Tools have many names, descriptions and schemas
+//! A model of a few million active parameters cannot know anything; what it can learn is to *read*: which declared
+//! tool a request is for, which words of it are values, what a result says. So everything that could be remembered
+//! instead is shuffled. Tools have many names, descriptions and schemas
 //! ([`declaration`]), a third and more of all values are invented ([`invented`]), results contradict the world
 //! ([`results`]).
 //!
