@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k2_kernels::exp::exp;
+use k2_kernels::exp::exp_each;
 
 use crate::event::Logprobs;
 use crate::logprobs::logprobs;
@@ -35,6 +35,8 @@ pub struct Sampler {
     position: u64,
     /// Id and weight of the tokens that are drawn from; kept for its memory.
     candidates: Vec<(u32, f32)>,
+    /// The candidates' weights alone, kept for its memory.
+    weights: Vec<f32>,
 }
 
 /// A chosen token.
@@ -83,6 +85,7 @@ impl Sampler {
             },
             position: 0,
             candidates: Vec::new(),
+            weights: Vec::new(),
         }
     }
 
@@ -163,8 +166,11 @@ impl Sampler {
             self.sort_first(top_k);
             self.candidates.truncate(top_k);
         }
-        for (_, weight) in &mut self.candidates {
-            *weight = exp((*weight - max) / temperature);
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(|(_, logit)| (logit - max) / temperature));
+        exp_each(&mut self.weights);
+        for ((_, weight), of_logit) in self.candidates.iter_mut().zip(&self.weights) {
+            *weight = *of_logit;
         }
         if self.sampling.top_p < 1.0 {
             self.keep_nucleus();

@@ -29,6 +29,17 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Replaces each number by its [`exp()`]. Outside of kernels a call for each would not be compiled for the machine's
+/// multiply-add, and goes through the C library nine times.
+pub fn exp_each(numbers: &mut [f32]) {
+    exp_each_isa(isa(), numbers);
+}
+
+/// Replaces each number by its [`sigmoid`].
+pub fn sigmoid_each(numbers: &mut [f32]) {
+    sigmoid_each_isa(isa(), numbers);
+}
+
 /// SwiGLU's gate: `gate = silu(gate) * up`, `silu(x) = x sigmoid(x)`.
 pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "gate and up have one shape");
@@ -36,7 +47,29 @@ pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
 }
 
 per_isa! {
+    fn exp_each_isa(numbers: &mut [f32]) = exp_each_body
+}
+
+per_isa! {
+    fn sigmoid_each_isa(numbers: &mut [f32]) = sigmoid_each_body
+}
+
+per_isa! {
     fn silu_mul_isa(gate: &mut [f32], up: &[f32]) = silu_mul_body
+}
+
+#[inline(always)]
+fn exp_each_body(numbers: &mut [f32]) {
+    for number in numbers {
+        *number = exp(*number);
+    }
+}
+
+#[inline(always)]
+fn sigmoid_each_body(numbers: &mut [f32]) {
+    for number in numbers {
+        *number = sigmoid(*number);
+    }
 }
 
 #[inline(always)]
@@ -49,6 +82,7 @@ fn silu_mul_body(gate: &mut [f32], up: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     #[test]
     fn exp_is_within_two_units_of_f64() {
@@ -60,6 +94,22 @@ mod tests {
         }
         assert!(worst < 1.2e-7, "{worst}");
         assert_eq!((exp(0.0), exp(-1000.0)), (1.0, exp(-87.0)));
+    }
+
+    #[test]
+    fn slices_have_the_bits_of_single_numbers() {
+        let numbers: Vec<f32> = (-900..=900).map(|i| i as f32 / 9.7).collect();
+        let check = |each: fn(Isa, &mut [f32]), single: fn(f32) -> f32| {
+            for isa in Isa::available() {
+                let mut found = numbers.clone();
+                each(isa, &mut found);
+                for (x, found) in numbers.iter().zip(&found) {
+                    assert_eq!(found.to_bits(), single(*x).to_bits(), "{} {x}", isa.name());
+                }
+            }
+        };
+        check(exp_each_isa, exp);
+        check(sigmoid_each_isa, sigmoid);
     }
 
     #[test]

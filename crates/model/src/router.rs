@@ -5,7 +5,7 @@
 //! scaled by `routed_scaling_factor`. With groups, only the best `topk_group` groups take part, a group
 //! counting as the sum of its two best.
 
-use k2_kernels::exp::sigmoid;
+use k2_kernels::exp::sigmoid_each;
 use k2_kernels::matmul::{Product, products};
 use k2_kernels::topk::top_k;
 use k2_kernels::{Inputs, Matrix, Pool, Precision};
@@ -40,6 +40,8 @@ pub struct Routing {
     /// `[T, num_experts_per_tok]`, in the order of `experts`.
     pub weights: Vec<f32>,
     inputs: Inputs,
+    /// Of one token, one per expert.
+    scores: Vec<f32>,
     choice: Vec<f32>,
     chosen: Vec<u32>,
 }
@@ -74,16 +76,18 @@ impl Router {
 
     fn choose(&self, token: usize, routing: &mut Routing) {
         let logits = &routing.logits[token * self.gate.rows()..][..self.gate.rows()];
-        let choice = &mut routing.choice;
+        let Routing { scores, choice, .. } = routing;
+        scores.clear();
+        scores.extend_from_slice(logits);
+        sigmoid_each(scores);
         choice.clear();
-        choice.extend(logits.iter().zip(&self.e_score_correction_bias).map(|(l, bias)| sigmoid(*l) + bias));
+        choice.extend(scores.iter().zip(&self.e_score_correction_bias).map(|(score, bias)| score + bias));
         if self.n_group > 1 {
             self.drop_groups(choice, &mut routing.chosen);
         }
         top_k(choice, self.num_experts_per_tok, &mut routing.chosen);
-        let scores = routing.chosen.iter().map(|expert| sigmoid(logits[*expert as usize]));
         let first = routing.weights.len();
-        routing.weights.extend(scores);
+        routing.weights.extend(routing.chosen.iter().map(|expert| scores[*expert as usize]));
         routing.experts.extend_from_slice(&routing.chosen);
         let weights = &mut routing.weights[first..];
         let sum = if self.norm_topk_prob { weights.iter().sum::<f32>() + 1e-20 } else { 1.0 };
