@@ -17,7 +17,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, value_parser};
 use k2_kernels::Pool;
-use k2_kernels::limits::{Limits, available_memory};
+use k2_kernels::limits::Limits;
+use k2_kernels::memory::available_memory;
 use k2_model::synthetic::{Shape, Synthetic, SyntheticFormat};
 use k2_model::{CacheDtype, KimiK2, Precision};
 use k2_weights::Checkpoint;
@@ -29,7 +30,7 @@ use crate::{bench_serve, json_lines};
 use case::Case;
 use peer::Peer;
 use report::{Measured, Report};
-use session::{Session, Settings};
+use session::{Session, Settings, cache_bytes};
 
 /// Measure prefill and decode, beside what the machine could do and beside a peer.
 #[derive(Debug, Args)]
@@ -111,7 +112,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
         return bench_serve::run(args);
     }
     let cases = Case::all(&args.prompts, &args.generate, &args.depths, &args.batches)?;
-    let model = args.load()?;
+    if let (Some(_), Some(case)) = (&args.compare, cases.iter().find(|case| case.batch > 1)) {
+        return Err(format!("{case}: llama-bench has no batches to --compare with, -b has to be 1").into());
+    }
+    let model = args.load(&cases)?;
     model.pool.keep_caller();
     let limits = Limits::measure(&model.pool);
     let mut session = Session::new(&model, &cases, args.settings())?;
@@ -142,7 +146,7 @@ impl BenchArgs {
         if self.exact { Precision::Exact } else { Precision::Fast }
     }
 
-    fn load(&self) -> Result<KimiK2, Box<dyn Error>> {
+    fn load(&self, cases: &[Case]) -> Result<KimiK2, Box<dyn Error>> {
         let pool = self.threads.map_or_else(Pool::for_this_machine, |threads| Pool::new(threads.into()));
         let bar = LoadingBar::new();
         let progress = &mut |done, of| bar.layers(done, of);
@@ -160,7 +164,8 @@ impl BenchArgs {
             (None, None) => return Err("neither MODEL nor --synthetic".into()), // clap has refused this already
         };
         let mut model = KimiK2 { precision: self.precision(), ..model };
-        self.repack.apply(&mut model, Large::AtOnce, &bar)?;
+        let cache_bytes = cache_bytes(&model, cases, self.settings());
+        self.repack.apply(&mut model, cache_bytes, Large::AtOnce, &bar)?;
         Ok(model)
     }
 
@@ -185,7 +190,7 @@ impl BenchArgs {
                 eprint!("\r{case}: {} of {}\x1b[K\r", repetition + 1, self.repetitions);
             }
             ours.push(case.tokens() as f64 / session.run(case)?.as_secs_f64());
-            if let (Some(peer), Some(path), 1) = (&self.compare, &self.model, case.batch) {
+            if let (Some(peer), Some(path)) = (&self.compare, &self.model) {
                 peers.push(peer.measure(path, session.threads(), case)?);
             }
         }

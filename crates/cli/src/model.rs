@@ -94,10 +94,12 @@ impl Model {
         let bar = LoadingBar::new();
         let model = KimiK2::load(&self.checkpoint, pool, &mut |done, of| bar.layers(done, of))?;
         let mut model = KimiK2 { precision: self.precision, ..model };
-        let interleave = self.repack.apply(&mut model, Large::Later, &bar)?;
-        let options = EngineOptions { context_tokens: self.context_tokens, interleave, ..options };
-        let store = self.cache.prefix_store(&self.checkpoint);
-        Ok(Engine::start_with(model, self.cache.engine_options(self.precision, options), store.as_ref())?)
+        let options = EngineOptions { context_tokens: self.context_tokens, ..options };
+        let options = self.cache.engine_options(self.precision, options);
+        let cache_bytes = options.cache_bytes(&model.config).try_into().unwrap_or(u64::MAX);
+        let interleave = self.repack.apply(&mut model, cache_bytes, Large::Later, &bar)?;
+        let options = EngineOptions { interleave, ..options };
+        Ok(Engine::start_with(model, options, self.cache.prefix_store(&self.checkpoint).as_ref())?)
     }
 
     /// The tokenizer of the command line or of the model.

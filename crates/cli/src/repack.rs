@@ -1,7 +1,7 @@
 //! Whether a model's weights are rearranged for speed, which takes memory beside the mapped file.
 
 use clap::Args;
-use k2_kernels::limits::available_memory;
+use k2_kernels::memory::available_memory;
 use k2_model::interleave::TooLarge;
 use k2_model::{KimiK2, Precision};
 
@@ -11,15 +11,14 @@ use crate::loading_bar::LoadingBar;
 /// start stays a matter of seconds.
 const AT_ONCE: u64 = 4;
 
-/// The most that they may take without a wish, in tenths of the free memory. The mapped pages that they came from are given
-/// back, so the rest is for the cache.
+/// The most that they may take without a wish, in tenths of the memory that is free beside the cache.
 const MOST: u64 = 7;
 
 /// What the command line says of it.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct RepackArgs {
     /// Rearrange quantised weights in memory of their own before anything else: faster, with the same results
-    /// [default: if they take up to 0.7 of the free memory; of more than a quarter of it while no request is computed,
+    /// [default: if they take up to 0.7 of the memory that is free beside the cache; of more than a quarter of it while no request is computed,
     /// and for a tenth of the time otherwise; `k2 bench` does so at once].
     #[arg(long, conflicts_with_all = ["no_repack", "exact"])]
     repack: bool,
@@ -38,12 +37,18 @@ pub(crate) enum Large {
 }
 
 impl RepackArgs {
-    /// Rearranges the weights, if that is wanted; whether it is left to the engine.
-    pub(crate) fn apply(self, model: &mut KimiK2, large: Large, bar: &LoadingBar) -> Result<bool, String> {
+    /// Rearranges the weights, if that is wanted and leaves `cache_bytes`; whether it is left to the engine.
+    pub(crate) fn apply(
+        self,
+        model: &mut KimiK2,
+        cache_bytes: u64,
+        large: Large,
+        bar: &LoadingBar,
+    ) -> Result<bool, String> {
         if self.no_repack || model.precision == Precision::Exact {
             return Ok(false);
         }
-        let free = available_memory();
+        let free = available_memory().map(|free| free.saturating_sub(cache_bytes));
         let most = if self.repack { free.unwrap_or(u64::MAX) } else { free.unwrap_or(0) / 10 * MOST };
         let needed = model.interleaved_bytes();
         if !self.repack && large == Large::Later && needed > free.unwrap_or(0) / AT_ONCE {
@@ -51,7 +56,7 @@ impl RepackArgs {
         }
         match model.interleave(most, &mut |done, of| bar.repacked(done, of)) {
             Err(TooLarge { needed, most }) if self.repack => Err(format!(
-                "--repack takes {:.1} GB, {:.1} GB are free; without it weights stay in the mapped file",
+                "--repack takes {:.1} GB, {:.1} GB are free beside the cache; without it weights stay in the mapped file",
                 needed as f64 / 1e9,
                 most as f64 / 1e9
             )),

@@ -215,6 +215,13 @@ impl EngineOptions {
     /// The largest [`speculate`](Self::speculate): beyond it a step is slower than what copies save.
     pub const MOST_DRAFTS: usize = 64;
 
+    /// Bytes of the cache that a model of this config gets.
+    pub fn cache_bytes(&self, config: &Config) -> u128 {
+        let context_tokens = self.context_tokens.min(config.max_position_embeddings);
+        let cache_tokens = self.cache_tokens.max(context_tokens);
+        cache_tokens as u128 * KvCache::bytes_per_token(config, self.cache_dtype) as u128
+    }
+
     fn limits(&self, config: &Config) -> Result<Limits, StartError> {
         let context_tokens = self.context_tokens.min(config.max_position_embeddings);
         if context_tokens < 2 {
@@ -232,8 +239,7 @@ impl EngineOptions {
         if self.speculate > Self::MOST_DRAFTS {
             return Err(StartError::Speculate { speculate: self.speculate });
         }
-        let cache_tokens = self.cache_tokens.max(context_tokens);
-        let bytes = cache_tokens as u128 * KvCache::bytes_per_token(config, self.cache_dtype) as u128;
+        let (cache_tokens, bytes) = (self.cache_tokens.max(context_tokens), self.cache_bytes(config));
         if bytes > isize::MAX as u128 / 2 {
             return Err(StartError::CacheSize { cache_tokens, bytes });
         }

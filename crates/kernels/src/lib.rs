@@ -20,6 +20,7 @@ pub mod latents;
 pub mod limits;
 pub mod matmul;
 pub mod matrix;
+pub mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod nodes;

@@ -178,11 +178,3 @@ fn per_second(pool: &Pool, per_round: f64, work: impl Fn(usize) + Sync) -> f64 {
 fn best(one: impl Fn() -> f64) -> f64 {
     (0..REPETITIONS).map(|_| one()).fold(0.0, f64::max)
 }
-
-/// Bytes that the system says are free to be used; `None` where it does not say.
-pub fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}

@@ -1,6 +1,6 @@
 //! How much memory a run needs, said before it starts and before anything is allocated for it.
 
-use k2_kernels::limits::available_memory;
+use k2_kernels::memory::available_memory;
 use k2_model::Config;
 
 use crate::error::TrainError;

@@ -1,8 +1,10 @@
 //! A model with room for the cases, and the clock around its steps.
 
+use std::error::Error;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use k2_kernels::memory::available_memory;
 use k2_model::attention_form::decompressed_rows;
 use k2_model::kv_cache::BLOCK_TOKENS;
 use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
@@ -33,23 +35,50 @@ pub(super) struct Session<'m> {
     filled: Vec<usize>,
 }
 
+/// Bytes that the cache of the cases takes.
+pub(super) fn cache_bytes(model: &KimiK2, cases: &[Case], settings: Settings) -> u64 {
+    let blocks: u64 = lengths(cases).iter().map(|tokens| tokens.div_ceil(BLOCK_TOKENS) as u64).sum();
+    let block_bytes = BLOCK_TOKENS * KvCache::bytes_per_token(&model.config, settings.cache_dtype);
+    blocks.saturating_mul(block_bytes as u64)
+}
+
+/// Tokens of each sequence.
+fn lengths(cases: &[Case]) -> Vec<usize> {
+    let sequences = cases.iter().map(|case| case.batch).max().unwrap_or(0);
+    let mut lengths = vec![0; sequences];
+    for case in cases {
+        for length in &mut lengths[..case.batch] {
+            *length = (*length).max(case.depth + case.len);
+        }
+    }
+    lengths
+}
+
+/// Refuses what would drive the machine out of memory.
+fn fits_into_memory(sequences: usize, bytes: u64) -> Result<(), String> {
+    match available_memory() {
+        Some(available) if bytes > available / 10 * 9 => Err(format!(
+            "the cache of {sequences} sequences takes {:.1} GB, {:.1} GB are free; fewer or shorter ones take less",
+            bytes as f64 / 1e9,
+            available as f64 / 1e9
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl<'m> Session<'m> {
-    /// Room for the largest of the cases; an error if one is longer than the model's context.
+    /// Room for the largest of the cases; an error if one is longer than the model's context or memory has not the room.
     pub(super) fn new(
         model: &'m KimiK2,
         cases: &[Case],
         settings: Settings,
-    ) -> Result<Session<'m>, BatchError> {
+    ) -> Result<Session<'m>, Box<dyn Error>> {
         let max_position_embeddings = model.config.max_position_embeddings;
-        let sequences = cases.iter().map(|case| case.batch).max().unwrap_or(0);
-        let length = |sequence| {
-            let lengths = cases.iter().filter(|case| case.batch > sequence).map(|case| case.depth + case.len);
-            lengths.max().unwrap_or(0)
-        };
-        let lengths: Vec<usize> = (0..sequences).map(length).collect();
+        let lengths = lengths(cases);
         if let Some(&tokens) = lengths.iter().find(|tokens| **tokens > max_position_embeddings) {
-            return Err(BatchError::TooLong { tokens, max_position_embeddings });
+            return Err(BatchError::TooLong { tokens, max_position_embeddings }.into());
         }
+        fits_into_memory(lengths.len(), cache_bytes(model, cases, settings))?;
         let mut blocks = 0..u32::MAX;
         let block_tables: Vec<Vec<u32>> = lengths
             .iter()
@@ -64,7 +93,7 @@ impl<'m> Session<'m> {
             settings,
             tokens: lengths.iter().map(|tokens| (0..*tokens).map(|_| token()).collect()).collect(),
             block_tables,
-            filled: vec![0; sequences],
+            filled: vec![0; lengths.len()],
         })
     }
 
