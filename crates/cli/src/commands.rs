@@ -9,9 +9,13 @@ use crate::{
     verify,
 };
 
+const ENVIRONMENT: &str = "Environment:
+  K2_ISA    Compute with this instruction set in place of the best: scalar, avx2, avx512 or neon
+  K2_NODES  Take the machine for one of so many NUMA nodes; 1: memory is the same everywhere";
+
 /// Runs, serves and trains Kimi K2 on machines you own.
 #[derive(Debug, Parser)]
-#[command(name = "k2", version, about, arg_required_else_help = true)]
+#[command(name = "k2", version, about, arg_required_else_help = true, after_help = ENVIRONMENT)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

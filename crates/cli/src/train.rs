@@ -59,6 +59,10 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Box<dyn Error>> {
 }
 
 fn train(args: TrainArgs) -> Result<(), Box<dyn Error>> {
+    if let Some(isa) = std::env::var_os("K2_ISA") {
+        let isa = isa.to_string_lossy();
+        return Err(format!("K2_ISA={isa}: a training's products choose for themselves, unset it").into());
+    }
     let path = args.config.unwrap_or_default();
     let overrides = Overrides { run: args.run, init: args.init, threads: args.threads, set: args.set };
     let recipe = Recipe::read(&path, overrides)?;

@@ -63,7 +63,7 @@ pub struct IsaError {
 /// Checks `K2_ISA`. The binary calls this first, so that a wrong value ends in an error message;
 /// [`isa`] itself falls back to the best.
 pub fn check_environment() -> Result<Isa, IsaError> {
-    choose(std::env::var("K2_ISA").ok().as_deref())
+    choose(std::env::var_os("K2_ISA").map(|name| name.to_string_lossy().into_owned()).as_deref())
 }
 
 /// The instruction set in force.

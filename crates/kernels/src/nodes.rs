@@ -55,7 +55,7 @@ impl Nodes {
 
 /// Checks `K2_NODES`. The binary calls this first, so that a wrong value ends in an error message.
 pub fn check_environment() -> Result<Nodes, NodesError> {
-    choose(std::env::var("K2_NODES").ok().as_deref())
+    choose(std::env::var_os("K2_NODES").map(|count| count.to_string_lossy().into_owned()).as_deref())
 }
 
 fn choose(wanted: Option<&str>) -> Result<Nodes, NodesError> {
