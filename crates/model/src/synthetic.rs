@@ -9,11 +9,12 @@ use bytes::Bytes;
 use k2_kernels::matrix::{FP8_BLOCK, INT4_GROUP, ScaleInv, Storage};
 use k2_kernels::{GgmlType, Matrix};
 use k2_weights::WeightsError;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::config::{Config, Yarn};
 
-/// Bytes that are worth a thread of their own.
+/// Random numbers of a matrix are made in pieces of this many bytes, so that they do not depend on the processors.
 const PIECE: usize = 1 << 20;
 
 /// A model to be made up.
@@ -244,26 +245,27 @@ fn ggml(kind: GgmlType, name: &str, numbers: usize, spread: f32) -> Bytes {
     }
 }
 
-/// `count` blocks of random bytes, each corrected by `correct`, on all processors.
+/// `count` blocks of random bytes, each corrected by `correct`, piece by piece on all processors.
 fn blocks<const N: usize>(name: &str, count: usize, correct: impl Fn(&mut [u8; N]) + Sync) -> Bytes {
     let mut bytes = vec![0; count * N];
-    let threads = thread::available_parallelism().map_or(1, |n| n.get());
-    let piece = count.div_ceil(threads).max(PIECE / N) * N;
-    let fill = |number: usize, piece: &mut [u8]| {
-        let mut random = Random::named(name);
-        random.0 ^= (number as u64) << 48;
-        for word in piece.chunks_mut(8) {
-            word.copy_from_slice(&random.next().to_le_bytes()[..word.len()]);
+    let pieces = bytes.chunks_mut(PIECE / N * N).enumerate();
+    let processors = thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = processors.min(pieces.len());
+    let pieces = Mutex::new(pieces);
+    let fill = || {
+        let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some((number, piece)) = next() {
+            let mut random = Random::named(name);
+            random.0 ^= (number as u64) << 40;
+            for word in piece.chunks_mut(8) {
+                word.copy_from_slice(&random.next().to_le_bytes()[..word.len()]);
+            }
+            piece.as_chunks_mut().0.iter_mut().for_each(&correct);
         }
-        piece.as_chunks_mut().0.iter_mut().for_each(&correct);
     };
     thread::scope(|scope| {
-        let (fill, mut pieces) = (&fill, bytes.chunks_mut(piece).enumerate());
-        let first = pieces.next();
-        pieces.for_each(|(number, piece)| drop(scope.spawn(move || fill(number, piece))));
-        if let Some((number, piece)) = first {
-            fill(number, piece);
-        }
+        (1..threads).for_each(|_| drop(scope.spawn(fill)));
+        fill();
     });
     bytes.into()
 }
