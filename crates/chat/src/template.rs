@@ -4,11 +4,12 @@
 //! tokenizer_config.json). Programs from model folders are not run here; the published ones differ
 //! in the few points that [`Form`] lists, and are told apart by words only they contain.
 
-use std::{fs, path::Path};
+use std::{io::ErrorKind, path::Path};
 
 use serde_json::Value;
 
 use crate::python_json::Style;
+use crate::tokenizer::{TokenizerError, read};
 
 /// A published generation of the turn format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,9 @@ const K25: Form = Form { prompts_thinking: true, ..K2_THINKING };
 /// Why no template was chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
+    /// A file of the folder that is no file, too long, or unreadable.
+    #[error(transparent)]
+    File(Box<TokenizerError>),
     /// No template has this name.
     #[error("no template is called {name:?}; there are {}", names())]
     Name {
@@ -148,10 +152,11 @@ impl Template {
 
     /// The template of a checkpoint folder; see [`Template::detect`].
     pub fn from_dir(dir: &Path) -> Result<Self, TemplateError> {
-        let config = json(&dir.join("config.json"));
-        let tokenizer_config = json(&dir.join("tokenizer_config.json"));
+        let config = json(&dir.join("config.json"))?;
+        let tokenizer_config = json(&dir.join("tokenizer_config.json"))?;
         let in_config = tokenizer_config["chat_template"].as_str().map(str::to_owned);
-        let text = fs::read_to_string(dir.join("chat_template.jinja")).ok().or(in_config);
+        let own_file = bytes(&dir.join("chat_template.jinja"))?;
+        let text = own_file.and_then(|file| String::from_utf8(file).ok()).or(in_config);
         let thinks = tokenizer_config["added_tokens_decoder"]
             .as_object()
             .is_some_and(|tokens| tokens.values().any(|token| token["content"] == "<think>"));
@@ -185,6 +190,15 @@ impl Template {
 
 /// A JSON file of the folder, or null: which file must be there and whole is the tokenizer's and
 /// the config's business.
-fn json(path: &Path) -> Value {
-    fs::read(path).ok().and_then(|file| serde_json::from_slice(&file).ok()).unwrap_or_default()
+fn json(path: &Path) -> Result<Value, TemplateError> {
+    Ok(bytes(path)?.and_then(|file| serde_json::from_slice(&file).ok()).unwrap_or_default())
+}
+
+/// A file of the folder, if it is there.
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, TemplateError> {
+    match read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(TokenizerError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(TemplateError::File(Box::new(error))),
+    }
 }

@@ -5,7 +5,8 @@
 //! ships with checkpoints (tokenization_kimi.py) is what it has to agree with, id for id.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -46,13 +47,17 @@ pub enum TokenizerError {
         /// What the system said.
         source: io::Error,
     },
+    /// A directory, a pipe, a device.
+    #[error("{}: not a regular file", path.display())]
+    NotAFile {
+        /// What has the file's name.
+        path: PathBuf,
+    },
     /// A file is too large to be what its name says.
-    #[error("{}: {bytes} bytes; at most {MAX_FILE_BYTES} are accepted", path.display())]
+    #[error("{}: more than the {MAX_FILE_BYTES} bytes that are accepted", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// The rank file is damaged.
     #[error("{}: {source}", path.display())]
@@ -248,13 +253,21 @@ impl<'t> SegmentEncoder<'t> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     let failed = |source| TokenizerError::Read { path: path.to_owned(), source };
-    let bytes = fs::metadata(path).map_err(failed)?.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(TokenizerError::TooLarge { path: path.to_owned(), bytes });
+    // Before it is opened: opening a pipe would wait for ever.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(TokenizerError::NotAFile { path: path.to_owned() });
     }
-    fs::read(path).map_err(failed)
+    let mut bytes = Vec::new();
+    // Not by the file's length: some files grow.
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    match bytes.len() as u64 > MAX_FILE_BYTES {
+        true => Err(TokenizerError::TooLarge { path: path.to_owned() }),
+        false => Ok(bytes),
+    }
 }
 
 /// `vocab_size` of the folder's config.json (K2.5 keeps it under `text_config`). A folder with

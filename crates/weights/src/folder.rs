@@ -47,7 +47,7 @@ pub(crate) fn open(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<
     let (files, tensors) = if folder.join(INDEX_FILE).exists() {
         open_shards(folder, progress)?
     } else if folder.join(SINGLE_FILE).exists() {
-        open_files(vec![folder.join(SINGLE_FILE)], progress)?
+        open_files(vec![folder.join(SINGLE_FILE)], &|_, _| Ok(()), progress)?
     } else {
         return Err(WeightsError::NoCheckpoint { path: folder.to_owned() });
     };
@@ -89,7 +89,10 @@ fn open_shards(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File
     let wrong = |error| WeightsError::Index { path: path.clone(), error };
     let index = shards::parse(&files::read(&path, INDEX_LIMIT)?).map_err(wrong)?;
     let paths: Result<Vec<_>, _> = index.files.iter().map(|file| files::inside(folder, file)).collect();
-    let (paths, tensors) = open_files(paths?, progress)?;
+    let listed = |file: usize, tensors: &[(String, Part)]| {
+        tensors.iter().try_for_each(|(name, _)| index.check_tensor(file, name)).map_err(wrong)
+    };
+    let (paths, tensors) = open_files(paths?, &listed, progress)?;
     let by_file = tensors.iter().enumerate();
     let found: Vec<(usize, &str)> = by_file
         .flat_map(|(file, tensors)| tensors.iter().map(move |(name, _)| (file, name.as_str())))
@@ -98,9 +101,16 @@ fn open_shards(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<File
     Ok((paths, tensors))
 }
 
+/// Whether the tensors that are in a file should be there.
+type Listed<'a> = &'a (dyn Fn(usize, &[(String, Part)]) -> Result<(), WeightsError> + Sync);
+
 /// Maps the files and reads their headers on all processors, this thread included. A header of K2 has some
 /// 3,000 tensors.
-fn open_files(paths: Vec<PathBuf>, progress: &mut dyn FnMut(Progress)) -> Result<Files, WeightsError> {
+fn open_files(
+    paths: Vec<PathBuf>,
+    listed: Listed<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Files, WeightsError> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
     let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&file| file < paths.len());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(paths.len());
@@ -117,13 +127,13 @@ fn open_files(paths: Vec<PathBuf>, progress: &mut dyn FnMut(Progress)) -> Result
             scope.spawn(move || {
                 while let Some(file) = claim() {
                     // The receiver outlives the threads: sending cannot fail.
-                    let _ = sender.send((file, open_file(file, &paths[file])));
+                    let _ = sender.send((file, open_file(file, &paths[file], listed)));
                 }
             });
         }
         drop(sender);
         while let Some(file) = claim() {
-            keep((file, open_file(file, &paths[file])));
+            keep((file, open_file(file, &paths[file], listed)));
             receiver.try_iter().for_each(&mut keep);
         }
         receiver.iter().for_each(&mut keep);
@@ -132,8 +142,10 @@ fn open_files(paths: Vec<PathBuf>, progress: &mut dyn FnMut(Progress)) -> Result
     Ok((paths, tensors))
 }
 
-fn open_file(file: usize, path: &Path) -> Result<Vec<(String, Part)>, WeightsError> {
-    parts(file, path, &map(path)?)
+fn open_file(file: usize, path: &Path, listed: Listed<'_>) -> Result<Vec<(String, Part)>, WeightsError> {
+    let tensors = parts(file, path, &map(path)?)?;
+    listed(file, &tensors)?;
+    Ok(tensors)
 }
 
 /// The tensors of a file's bytes.

@@ -88,15 +88,21 @@ impl Index {
     /// Checks that the shards hold exactly what the index says. `found` is every tensor of the shards, with
     /// its file's position in `files`.
     pub fn check(&self, found: &[(usize, &str)]) -> Result<(), IndexError> {
-        for &(position, name) in found {
-            let listed = self.tensors.get(name).copied();
-            if listed != Some(position) {
-                let elsewhere = listed.map(|other| self.files[other].clone());
-                let (tensor, file) = (name.to_owned(), self.files[position].clone());
-                return Err(IndexError::Unlisted { tensor, file, elsewhere });
-            }
-        }
+        found.iter().try_for_each(|&(position, name)| self.check_tensor(position, name))?;
         if found.len() == self.tensors.len() { Ok(()) } else { self.first_absent(found) }
+    }
+
+    /// Checks that the index places a tensor in the file where it was found. Asked of each shard as it is read, so that not
+    /// more is kept than the index lists, however often it names one file by other ways.
+    pub fn check_tensor(&self, position: usize, name: &str) -> Result<(), IndexError> {
+        match self.tensors.get(name).copied() {
+            Some(listed) if listed == position => Ok(()),
+            listed => Err(IndexError::Unlisted {
+                tensor: name.to_owned(),
+                file: self.files[position].clone(),
+                elsewhere: listed.map(|other| self.files[other].clone()),
+            }),
+        }
     }
 
     /// All that was found is listed, and it is less than the list: something is missing.

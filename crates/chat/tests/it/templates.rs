@@ -66,5 +66,9 @@ fn from_a_folder() {
     assert_eq!(found(), Template::K2Instruct0905Initial);
     fs::write(dir.join("chat_template.jinja"), "<|im_middle|>You are a helpful assistant").unwrap();
     assert_eq!(found(), Template::K2Instruct0711);
+    fs::remove_file(dir.join("chat_template.jinja")).unwrap();
+    fs::create_dir(dir.join("chat_template.jinja")).unwrap();
+    let error = Template::from_dir(&dir).unwrap_err().to_string();
+    assert!(error.ends_with("chat_template.jinja: not a regular file"), "{error}");
     fs::remove_dir_all(&dir).unwrap();
 }

@@ -116,6 +116,18 @@ fn a_folder_is_read() {
             .unwrap_err()
             .ends_with("has 456 tokens, but the model has only 300 rows (`vocab_size` of config.json)")
     );
+    let replace_ranks = |by: &dyn Fn(&std::path::Path)| {
+        fs::remove_file(dir.join("tiktoken.model")).unwrap();
+        by(&dir.join("tiktoken.model"));
+        n_vocab().unwrap_err()
+    };
+    let sparse = |path: &std::path::Path| fs::File::create(path).unwrap().set_len((256 << 20) + 1).unwrap();
+    assert!(replace_ranks(&sparse).ends_with("more than the 268435456 bytes that are accepted"));
+    #[cfg(unix)]
+    {
+        let device = |path: &std::path::Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        assert!(replace_ranks(&device).ends_with("tiktoken.model: not a regular file"));
+    }
     fs::remove_dir_all(&dir).unwrap();
     assert!(n_vocab().unwrap_err().contains("tiktoken.model: "));
 }

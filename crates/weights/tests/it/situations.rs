@@ -33,6 +33,18 @@ pub(crate) fn all() -> Vec<(&'static str, Situation)> {
             index.set_len(1 << 40).unwrap();
             open_at(folder)
         }),
+        // The second shard, which is none, is not what is complained of: the first is checked before it is kept.
+        ("Index/Unlisted", |folder| {
+            fs::write(folder.join("config.json"), "{}").unwrap();
+            fs::write(
+                folder.join("model.safetensors.index.json"),
+                r#"{"weight_map": {"c": "1.safetensors", "b": "2.safetensors"}}"#,
+            )
+            .unwrap();
+            save(&folder.join("1.safetensors"), &[4])?;
+            fs::write(folder.join("2.safetensors"), "none").unwrap();
+            open_at(folder)
+        }),
         ("NoCheckpoint", open_at),
         ("NoCheckpoint", |folder| {
             fs::write(folder.join("notes.txt"), "").unwrap();
