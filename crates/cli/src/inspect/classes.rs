@@ -76,23 +76,24 @@ pub(super) struct Alike {
 }
 
 impl Alike {
+    /// At most what a u64 holds: widths are a config's, and no file has to be there.
     pub(super) fn parameters(&self) -> u64 {
-        self.rows as u64 * self.cols as u64 * self.count as u64
+        (self.rows as u64).saturating_mul(self.cols as u64).saturating_mul(self.count as u64)
     }
 }
 
 /// Parameters in all, and those that compute one token (the embedding, a table, is not counted there).
 pub(super) fn parameters(config: &Config) -> (u64, u64) {
     let table = tensors(config);
-    let total = table.iter().map(Alike::parameters).sum();
+    let sum = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0, u64::saturating_add);
+    let total = sum(&mut table.iter().map(Alike::parameters));
     let activated = |alike: &Alike| match alike.class {
         Embedding if !config.tie_word_embeddings => 0,
-        RoutedExperts => {
-            alike.parameters() / config.n_routed_experts as u64 * config.num_experts_per_tok as u64
-        }
+        RoutedExperts => (alike.parameters() / config.n_routed_experts as u64)
+            .saturating_mul(config.num_experts_per_tok as u64),
         _ => alike.parameters(),
     };
-    (total, table.iter().map(activated).sum())
+    (total, sum(&mut table.iter().map(activated)))
 }
 
 /// Every tensor of the architecture.

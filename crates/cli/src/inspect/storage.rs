@@ -44,7 +44,7 @@ impl Storage {
             let format =
                 if alike.name.ends_with("bias") { "F32" } else { format(&scheme, &alike.name, plain) };
             let size = size(format, alike.rows as u64, alike.cols as u64);
-            storage.add(alike.class, format, alike.count as u64, size * alike.count as u64);
+            storage.add(alike.class, format, alike.count as u64, size.saturating_mul(alike.count as u64));
         }
         Ok(storage)
     }
@@ -57,7 +57,7 @@ impl Storage {
 
     /// All of it.
     pub(super) fn bytes(&self) -> u64 {
-        self.0.values().map(|size| size.bytes).sum()
+        self.0.values().fold(0, |sum, size| sum.saturating_add(size.bytes))
     }
 
     /// What the forward pass of one token reads.
@@ -94,11 +94,13 @@ fn format(scheme: &Scheme, name: &str, plain: &'static str) -> &'static str {
 
 /// Bytes of a weight with its scales.
 fn size(format: &str, rows: u64, cols: u64) -> u64 {
-    match format {
+    let (rows, cols) = (u128::from(rows), u128::from(cols));
+    let bytes = match format {
         "F32" => 4 * rows * cols,
         "FP8" => rows * cols + 4 * rows.div_ceil(128) * cols.div_ceil(128),
         // Packed nibbles, a BF16 scale for 32 of them, and the shape.
         "INT4" => rows * (4 * cols.div_ceil(8) + 2 * cols.div_ceil(32)) + 8,
         _ => 2 * rows * cols,
-    }
+    };
+    bytes.try_into().unwrap_or(u64::MAX)
 }

@@ -76,3 +76,23 @@ fn vision_tensors_are_passed_over_and_said_so() {
     let table = output(&["inspect", path.to_str().unwrap()], "");
     assert!(table.contains("Passed over                    3 vision tensors, 9.6 kB"), "{table}");
 }
+
+/// Widths within their bounds whose products are beyond 64 bits are shown as the most that those hold.
+#[test]
+fn numbers_beyond_64_bits_do_not_wrap() {
+    let folder = models().into_iter().next().unwrap();
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    for (field, number) in
+        [("hidden_size", 1 << 24), ("moe_intermediate_size", 1 << 24), ("num_hidden_layers", 4096)]
+    {
+        config[field] = number.into();
+    }
+    config["n_routed_experts"] = 4096.into();
+    config.as_object_mut().unwrap().remove("quantization_config");
+    let path = std::env::temp_dir().join(format!("k2-inspect-{}.json", std::process::id()));
+    std::fs::write(&path, config.to_string()).unwrap();
+    let report = inspect(path.to_str().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    check(&report, json!({"total_parameters": u64::MAX}));
+}
