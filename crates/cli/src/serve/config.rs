@@ -31,7 +31,7 @@ pub(crate) fn with_config(arguments: Vec<OsString>) -> Result<Vec<OsString>, Con
     let options = open_config(path, &known(&command))?;
     let (head, rest) = arguments.split_at(2);
     let (mut model, mut of_file) = (None, Vec::new());
-    for option in options.into_iter().filter(|option| !is_given(&matches, &option.name)) {
+    for option in options.into_iter().filter(|option| !is_settled(&command, &matches, &option.name)) {
         match option.name.as_str() {
             MODEL => model = option.values.into_iter().next().map(OsString::from),
             _ => of_file.extend(written(&option)),
@@ -73,6 +73,17 @@ fn known(command: &Command) -> Vec<(&str, Takes)> {
         _ => Takes::Value,
     };
     in_a_file(command).map(|argument| (name(argument), takes(argument))).collect()
+}
+
+/// Whether the command line or the environment has decided it: by the option itself, or by one that excludes it.
+fn is_settled(command: &Command, matches: &ArgMatches, of_file: &str) -> bool {
+    let excludes = |one: &Arg, other: &Arg| {
+        command.get_arg_conflicts_with(one).iter().any(|excluded| excluded.get_id() == other.get_id())
+    };
+    let option = command.get_arguments().find(|argument| name(argument) == of_file);
+    let mut given = command.get_arguments().filter(|argument| is_given(matches, argument.get_id().as_str()));
+    is_given(matches, of_file)
+        || option.is_some_and(|option| given.any(|given| excludes(option, given) || excludes(given, option)))
 }
 
 /// Whether the command line or the environment says it already.

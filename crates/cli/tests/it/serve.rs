@@ -51,6 +51,13 @@ fn flags_override_the_file_which_overrides_defaults() {
             "log-level = \"info\"",
         ],
     );
+    check(
+        "excluded",
+        "repack = true\nlog-format = \"json\"\n",
+        &[MODEL, "--no-repack"],
+        &["repack = false", "no-repack = true", "log-format = \"json\""],
+    );
+    check("excluding", "no-repack = true\n", &[MODEL, "--repack"], &["repack = true", "no-repack = false"]);
     let text =
         "model = \"here\"\nport = 1\ninsecure = true\nallowed-host = [\"a\", \"b\"]\nlog-format = \"json\"\n";
     check(
