@@ -9,7 +9,10 @@ use std::{io::ErrorKind, path::Path};
 use serde_json::Value;
 
 use crate::python_json::Style;
-use crate::tokenizer::{TokenizerError, read};
+use crate::tokenizer::{CONFIG_FILE, TokenizerError, read};
+
+/// File of a checkpoint's own template, where it is not in `tokenizer_config.json`.
+pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 /// A published generation of the turn format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,15 +155,19 @@ impl Template {
 
     /// The template of a checkpoint folder; see [`Template::detect`].
     pub fn from_dir(dir: &Path) -> Result<Self, TemplateError> {
-        let config = json(&dir.join("config.json"))?;
-        let tokenizer_config = json(&dir.join("tokenizer_config.json"))?;
+        Self::of_tokenizer(dir, json(&dir.join("config.json"))?["model_type"].as_str())
+    }
+
+    /// The template of a model of this `model_type` with the tokenizer in a folder; see [`Template::detect`].
+    pub fn of_tokenizer(dir: &Path, model_type: Option<&str>) -> Result<Self, TemplateError> {
+        let tokenizer_config = json(&dir.join(CONFIG_FILE))?;
         let in_config = tokenizer_config["chat_template"].as_str().map(str::to_owned);
-        let own_file = bytes(&dir.join("chat_template.jinja"))?;
+        let own_file = bytes(&dir.join(TEMPLATE_FILE))?;
         let text = own_file.and_then(|file| String::from_utf8(file).ok()).or(in_config);
         let thinks = tokenizer_config["added_tokens_decoder"]
             .as_object()
             .is_some_and(|tokens| tokens.values().any(|token| token["content"] == "<think>"));
-        Self::detect(text.as_deref(), config["model_type"].as_str(), thinks)
+        Self::detect(text.as_deref(), model_type, thinks)
     }
 
     /// The template that goes with a checkpoint's own template text, or where it has none with its

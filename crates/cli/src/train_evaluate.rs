@@ -1,7 +1,7 @@
 //! `k2 train evaluate`: held-out tool dialogues, each end to end.
 
 use clap::Args;
-use k2_chat::Tokenizer;
+use k2_chat::{Template, Tokenizer};
 use k2_kernels::Pool;
 use k2_model::KimiK2;
 use k2_train::checkpoint;
@@ -46,25 +46,26 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Box<dyn Error>> {
     let report = if args.baseline {
         evaluate(&CELLS, &generator, args.cases, &mut baseline::answer, &mut watch)?
     } else {
-        let (model, tokenizer) = open(args.model.as_deref())?;
+        let (model, tokenizer, template) = open(args.model.as_deref())?;
         let stop = tokenizer.stop_ids(&[]);
-        let mut answer = of_model(&tokenizer, greedy(&model, &stop, LIMIT));
+        let mut answer = of_model(&tokenizer, template, greedy(&model, &stop, LIMIT));
         evaluate(&CELLS, &generator, args.cases, &mut answer, &mut watch)?
     };
     write!(io::stdout(), "{report}")?;
     args.output.as_ref().map_or(Ok(()), |path| write(&report, path))
 }
 
-fn open(path: Option<&Path>) -> Result<(KimiK2, Tokenizer), Box<dyn Error>> {
-    let (checkpoint, tokenizer) = match path {
+fn open(path: Option<&Path>) -> Result<(KimiK2, Tokenizer, Template), Box<dyn Error>> {
+    let (checkpoint, tokenizer, template) = match path {
         Some(path) => {
             let path = whole_checkpoint(path)?;
-            let tokenizer = Tokenizer::from_dir(&checkpoint::tokenizer(&path)?)?;
-            (Checkpoint::open(&path, &mut |_| ())?, tokenizer)
+            let folder = checkpoint::tokenizer(&path)?;
+            let (tokenizer, template) = (Tokenizer::from_dir(&folder)?, Template::from_dir(&folder)?);
+            (Checkpoint::open(&path, &mut |_| ())?, tokenizer, template)
         }
-        None => (embedded::checkpoint()?, embedded::tokenizer()?),
+        None => (embedded::checkpoint()?, embedded::tokenizer()?, embedded::TEMPLATE),
     };
-    Ok((KimiK2::load(&checkpoint, Pool::for_this_machine(), &mut |_, _| ())?, tokenizer))
+    Ok((KimiK2::load(&checkpoint, Pool::for_this_machine(), &mut |_, _| ())?, tokenizer, template))
 }
 
 fn write(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {

@@ -48,6 +48,14 @@ pub enum DataError {
     /// No turn format has this name.
     #[error("recipe: data.template: {0}")]
     Template(#[from] k2_chat::template::TemplateError),
+    /// The model would be trained on one turn format and served with another.
+    #[error(
+        "recipe: data.template is {named}, but what is published with the tokenizer of {} is served with {served}; leave \
+         data.template out, or name a folder with the {} of {named}",
+        tokenizer.display(),
+        k2_chat::template::TEMPLATE_FILE
+    )]
+    OtherTemplate { named: &'static str, served: &'static str, tokenizer: PathBuf },
     /// The tokenizer lacks a token that turns are made of.
     #[error("the tokenizer has no token {name:?}, which Kimi K2's turns are made of")]
     NoSpecial { name: &'static str },

@@ -95,17 +95,18 @@ pub fn evaluate_cell(
     })
 }
 
-/// An answerer out of a generator of token ids: it gets the prompt's ids and gives the answer's, with the token
-/// that ended it or cut off by a limit.
+/// An answerer out of a generator of token ids: it gets the ids of a prompt in the model's turn format and gives the
+/// answer's, with the token that ended it or cut off by a limit.
 pub fn of_model<'a, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     tokenizer: &'a Tokenizer,
+    template: Template,
     mut generate: impl FnMut(&[u32]) -> Result<Vec<u32>, E> + 'a,
 ) -> impl FnMut(&[Message], &[Tool]) -> Result<Reply, EvaluateError> + 'a {
     let stop = tokenizer.stop_ids(&[]);
     move |messages, tools| {
         let mut messages = messages.to_vec();
         normalize(&mut messages);
-        let prompt = render(Template::K2Instruct, &messages, tools, RenderOptions::default())?.ids(tokenizer);
+        let prompt = render(template, &messages, tools, RenderOptions::default())?.ids(tokenizer);
         let ids = generate(&prompt).map_err(|error| EvaluateError::Generate(error.into()))?;
         let ended = ids.last().is_some_and(|last| stop.contains(last));
         let reason = if ended { EndReason::EndOfTurn } else { EndReason::Length };
@@ -115,6 +116,8 @@ pub fn of_model<'a, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
                 ParserOptions { history_calls: count_calls(&messages), ..ParserOptions::with_tools(tools) }
             }
         };
+        let (thinking, think_prefilled) = (template.form().thinking, template.form().prompts_thinking);
+        let options = ParserOptions { thinking, think_prefilled, ..options };
         Ok(parse_tokens(options, tokenizer, &ids, reason)?)
     }
 }

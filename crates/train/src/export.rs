@@ -1,12 +1,14 @@
 //! Writing a trained model for others to run: BF16, or INT4 experts with BF16 for the rest as Kimi K2
 //! Thinking is published.
 
+use k2_chat::template::TEMPLATE_FILE;
 use k2_chat::tokenizer::{CONFIG_FILE, RANK_FILE};
 use k2_kernels::dtype::f32_to_bf16;
 use k2_kernels::matrix::INT4_GROUP;
 use k2_weights::safetensors::Dtype;
 use k2_weights::{Checkpoint, replace_file, save_safetensors};
 use serde_json::{Value, json};
+use std::io;
 use std::path::Path;
 
 use crate::checkpoint::{pretty, to_bytes};
@@ -23,7 +25,8 @@ pub enum ExportFormat {
     Int4,
 }
 
-/// Writes a run's checkpoint as a model that others can run: [`export`], with the tokenizer's files.
+/// Writes a run's checkpoint as a model that others can run: [`export`], with the tokenizer's files and the turn
+/// format that it was trained on.
 pub fn publish(
     checkpoint: &Path,
     tokenizer: &Path,
@@ -32,12 +35,25 @@ pub fn publish(
 ) -> Result<(), TrainError> {
     let checkpoint = Checkpoint::open(checkpoint, &mut |_| ())?;
     export(&Params::load(&checkpoint)?, checkpoint.config(), format, folder)?;
-    for name in [RANK_FILE, CONFIG_FILE] {
+    for name in [RANK_FILE, CONFIG_FILE, TEMPLATE_FILE] {
         let (from, to) = (tokenizer.join(name), folder.join(name));
-        let bytes = std::fs::read(&from).map_err(|error| TrainError::Io { path: from, error })?;
-        replace_file(&to, |file| file.write_all(&bytes))?;
+        match std::fs::read(&from) {
+            Ok(bytes) => replace_file(&to, |file| file.write_all(&bytes))?,
+            // Many tokenizers have no template of their own; nor may one stay that was there before.
+            Err(error) if name == TEMPLATE_FILE && error.kind() == io::ErrorKind::NotFound => remove(&to)?,
+            Err(error) => return Err(TrainError::Io { path: from, error }),
+        }
     }
     Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), TrainError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(TrainError::Io { path: path.to_owned(), error })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A tensor of the file to be.

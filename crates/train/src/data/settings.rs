@@ -13,7 +13,8 @@ use super::DataError;
 pub struct DataSettings {
     /// Folder with `tiktoken.model` and `tokenizer_config.json`.
     pub tokenizer: PathBuf,
-    /// Turn format of conversations, by its name: `k2-thinking` has reasoning; left out, `k2-instruct`.
+    /// Turn format of conversations, by its name; left out, the one that a model with this tokenizer is served with.
+    /// Another is refused.
     #[serde(default)]
     pub template: Option<String>,
     /// Seed of generators and shuffling.
@@ -91,14 +92,26 @@ impl DataSettings {
         Ok(settings)
     }
 
-    /// The turn format of conversations.
+    /// The turn format of conversations: the one that the published model is served with. Where the tokenizer's folder
+    /// has one that nobody here knows, it has to be named, for serving as well.
     pub fn template(&self) -> Result<Template, DataError> {
-        let named = self.template.as_deref().map(Template::from_name).transpose()?;
-        Ok(named.unwrap_or(Template::K2Instruct))
+        let served = Template::of_tokenizer(&self.tokenizer, None);
+        match (self.named_template()?, served) {
+            (Some(named), Ok(served)) if named != served => {
+                let tokenizer = self.tokenizer.clone();
+                Err(DataError::OtherTemplate { named: named.name(), served: served.name(), tokenizer })
+            }
+            (Some(named), _) => Ok(named),
+            (None, served) => Ok(served?),
+        }
+    }
+
+    fn named_template(&self) -> Result<Option<Template>, DataError> {
+        Ok(self.template.as_deref().map(Template::from_name).transpose()?)
     }
 
     fn check(&self) -> Result<(), DataError> {
-        self.template()?;
+        self.named_template()?;
         let wrong = |field, found: String, expected| Err(DataError::Value { field, found, expected });
         if !(0.0..=0.5).contains(&self.held_out) {
             return wrong("held_out", self.held_out.to_string(), "0 to 0.5");

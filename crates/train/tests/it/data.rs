@@ -1,12 +1,12 @@
 //! Records, packing and the stream: masks, errors, and going on where one was.
 
-use k2_chat::{Message, Role, Tokenizer};
+use k2_chat::{Message, Role, Template, Tokenizer};
 use k2_train::data::{DataError, DataSettings, Document, Packer, Stream};
 use k2_train::{Batch, Source, TrainError};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::bpe::{folder, tokenizer};
 
@@ -57,10 +57,13 @@ fn only_the_assistants_words_are_in_the_loss() {
     assert!(all.starts_with(once) && all.replace(once, "").is_empty(), "{all}");
 }
 
-/// A folder with a tokenizer that has K2-Thinking's markers.
-fn thinking_folder() -> PathBuf {
-    let thinking = std::env::temp_dir().join(format!("k2-train-thinking-{}", std::process::id()));
+/// A folder with a tokenizer that has K2-Thinking's markers, and a template of its own if one is given.
+pub(crate) fn thinking_folder(name: &str, template: Option<&str>) -> PathBuf {
+    let thinking = std::env::temp_dir().join(format!("k2-train-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&thinking).unwrap();
+    if let Some(template) = template {
+        std::fs::write(thinking.join("chat_template.jinja"), template).unwrap();
+    }
     std::fs::copy(folder().join("tiktoken.model"), thinking.join("tiktoken.model")).unwrap();
     let config = std::fs::read(folder().join("tokenizer_config.json")).unwrap();
     let mut config: Value = serde_json::from_slice(&config).unwrap();
@@ -89,8 +92,7 @@ fn reasoning_is_the_assistants_own() {
     ]);
     let path = file("thinking.jsonl", json!({ "messages": messages }).to_string());
     let sources = json!([{ "kind": "jsonl", "path": path }]);
-    let folder = thinking_folder();
-    let batch_of = |template: &str| {
+    let batch_of = |folder: &Path, template: Option<&str>| {
         let changes =
             json!({ "tokenizer": folder, "template": template, "sources": sources, "held_out": 0.0 });
         stream(changes).unwrap().next_batch().unwrap()
@@ -99,18 +101,46 @@ fn reasoning_is_the_assistants_own() {
                  <|tool_call_end|><|tool_calls_section_end|><|im_end|>";
     let one = "<think>easy</think>one<|im_end|>";
     let two = format!("<think>look <think></think>{calls}<think>clear</think>two<|im_end|>");
-    let tokenizer = Tokenizer::from_dir(&folder).unwrap();
-    for template in ["k2-thinking", "k2.5"] {
-        let batch = batch_of(template);
+    let thinking = thinking_folder("thinking", None);
+    let k25 = thinking_folder("k2.5", Some("<|im_middle|>{{ tools_ts_str }}"));
+    let tokenizer = Tokenizer::from_dir(&thinking).unwrap();
+    for (folder, template) in
+        [(&thinking, None), (&thinking, Some("k2-thinking")), (&k25, None), (&k25, Some("k2.5"))]
+    {
+        let batch = batch_of(folder, template);
         let all = learned(&tokenizer, &batch);
-        assert!(all.contains(one) && all.contains(&two), "{template}: {all}");
-        assert_eq!(all.replace(one, "").replace(&two, ""), "", "{template}");
+        assert!(all.contains(one) && all.contains(&two), "{template:?}: {all}");
+        assert_eq!(all.replace(one, "").replace(&two, ""), "", "{template:?}");
         let read = tokenizer.decode(&batch.tokens).unwrap();
         let history = "<think></think>one<|im_end|><|im_user|>user<|im_middle|>two?";
-        assert!(read.contains(history), "{template}: {read}");
+        assert!(read.contains(history), "{template:?}: {read}");
     }
-    let all = learned(&tokenizer, &batch_of("k2-instruct"));
+    let instruct = thinking_folder("instruct", Some("<|im_middle|>"));
+    let all = learned(&tokenizer, &batch_of(&instruct, None));
     assert_eq!(all.replace(&format!("one<|im_end|>{calls}two<|im_end|>"), ""), "");
+}
+
+/// What is trained in one form and served in another answers badly, and nothing says why.
+#[test]
+fn a_turn_format_that_would_not_be_served_is_refused() {
+    let (thinking, other) = (thinking_folder("served", None), thinking_folder("other", Some("{{ bos }}")));
+    let check = |folder: &Path, template: Option<&str>, wanted: Result<Template, &str>| {
+        let settings = settings(json!({ "tokenizer": folder, "template": template })).unwrap();
+        match (settings.template(), wanted) {
+            (Ok(found), Ok(wanted)) => assert_eq!(found, wanted),
+            (found, wanted) => {
+                let (found, wanted) = (found.unwrap_err().to_string(), wanted.unwrap_err());
+                assert!(found.contains(wanted), "{found}");
+            }
+        }
+    };
+    check(folder(), None, Ok(Template::K2Instruct));
+    check(folder(), Some("k2-instruct"), Ok(Template::K2Instruct));
+    check(folder(), Some("k2-thinking"), Err("data.template is k2-thinking, but what is published"));
+    check(&thinking, None, Ok(Template::K2Thinking));
+    check(&thinking, Some("k2-instruct"), Err("is served with k2-thinking"));
+    check(&other, None, Err("is none of Kimi K2's"));
+    check(&other, Some("k2-thinking"), Ok(Template::K2Thinking));
 }
 
 #[test]
@@ -313,7 +343,7 @@ fn settings_that_make_no_sense_are_refused() {
         (json!({ "sources": [{ "kind": "text", "path": path }] }), "no record is left"),
         (json!({ "tokenizer": "/nowhere" }), "/nowhere/tiktoken.model"),
         (json!({ "template": "k3" }), "data.template: no template is called \"k3\""),
-        (json!({ "template": "k2-thinking" }), "the tokenizer has no token \"<think>\""),
+        (json!({ "template": "k2-thinking" }), "is served with k2-instruct; leave data.template out"),
     ] {
         let error = stream(changes.clone()).err().unwrap().to_string();
         assert!(error.contains(problem), "{changes}: {error}");

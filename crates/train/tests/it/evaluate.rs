@@ -1,7 +1,7 @@
 //! The evaluation counts what is right as right, and nothing else.
 
 use k2_chat::tool_calls::ReplyCall;
-use k2_chat::{FinishReason, Message, Reply, Role, Tool};
+use k2_chat::{FinishReason, Message, Reply, Role, Template, Tool};
 use k2_train::dialogues::{Dialogue, Generator};
 use k2_train::evaluate::{
     CELLS, Cell, EvaluateError, Rate, Report, baseline, evaluate, evaluate_cell, of_model, says, wilson,
@@ -146,7 +146,7 @@ fn a_model_is_asked_in_ids_and_answers_in_ids() {
             );
             [text, format!("{}<|im_end|>", case.exchanges[0].answer)]
         });
-        let mut answer = of_model(&tokenizer, |prompt| {
+        let mut answer = of_model(&tokenizer, Template::K2Instruct, |prompt| {
             prompts.push(prompt.to_vec());
             Ok::<_, Infallible>(tokenizer.encode(&replies.next().unwrap(), true))
         });
@@ -159,9 +159,11 @@ fn a_model_is_asked_in_ids_and_answers_in_ids() {
         second.contains("## Return of functions.")
             && second.ends_with("<|im_assistant|>assistant<|im_middle|>")
     );
-    let mut endless = of_model(&tokenizer, |_| Ok::<_, Infallible>(tokenizer.encode("and so on", false)));
+    let mut endless = of_model(&tokenizer, Template::K2Instruct, |_| {
+        Ok::<_, Infallible>(tokenizer.encode("and so on", false))
+    });
     assert_eq!(evaluate_cell("cut", &cases, &mut endless).unwrap().end_to_end.right, 0);
-    let mut broken = of_model(&tokenizer, |_| Ok::<_, Infallible>(vec![u32::MAX]));
+    let mut broken = of_model(&tokenizer, Template::K2Instruct, |_| Ok::<_, Infallible>(vec![u32::MAX]));
     assert!(matches!(evaluate_cell("ids", &cases, &mut broken), Err(EvaluateError::Token(_))));
 }
 

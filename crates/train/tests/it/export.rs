@@ -1,7 +1,9 @@
-//! What is exported is what was trained: read back, the weights are the rounded ones.
+//! What is exported is what was trained: read back, the weights are the rounded ones, and turns have the form that was
+//! learned.
 
+use k2_chat::Template;
 use k2_train::Params;
-use k2_train::export::{ExportFormat, export};
+use k2_train::export::{ExportFormat, export, publish};
 use k2_train::params::Tensor;
 use k2_train::quantize::{Format, round_all};
 use k2_train::step::Workers;
@@ -10,6 +12,7 @@ use serde_json::json;
 use std::path::Path;
 
 use crate::copy_task::recipe;
+use crate::data::thinking_folder;
 use crate::models::{batch, config, config_json, params};
 
 #[test]
@@ -40,6 +43,25 @@ fn check(
         .map(|tensor| tensor.format)
         .collect();
     assert_eq!(formats, [if format == ExportFormat::Int4 { "INT4" } else { "BF16" }]);
+}
+
+/// The same folder each time: nothing of a form that was there before may stay.
+#[test]
+fn what_is_published_is_served_in_the_form_that_was_trained() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("publish");
+    let recipe = recipe(&folder, 10, "");
+    let params = Params::random(&recipe.config().unwrap(), 8, None);
+    let checkpoint = folder.join("checkpoint");
+    export(&params, &recipe.config_json(), ExportFormat::Bf16, &checkpoint).unwrap();
+    for (name, its_own, served) in [
+        ("publish-k2.5", Some("<|im_middle|>{{ tools_ts_str }}"), Template::K25),
+        ("publish-thinking", None, Template::K2Thinking),
+        ("publish-instruct", Some("<|im_middle|># Tools"), Template::K2Instruct0905Initial),
+    ] {
+        let tokenizer = thinking_folder(name, its_own);
+        publish(&checkpoint, &tokenizer, ExportFormat::Bf16, &folder.join("model")).unwrap();
+        assert_eq!(Template::from_dir(&folder.join("model")).unwrap(), served, "{name}");
+    }
 }
 
 /// A model with layers said twice is, before it learns, the one it began with; with other layers it is not.
