@@ -8,6 +8,7 @@
 //! ([`crate::Source::cursor`]) and go on from there to the same batches.
 
 mod document;
+mod messages;
 mod packing;
 mod records;
 mod settings;

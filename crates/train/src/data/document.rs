@@ -73,13 +73,15 @@ impl Encoder {
     pub(super) fn dialogue(&self, dialogue: &Dialogue) -> Result<Document, String> {
         let mut messages = dialogue.messages();
         normalize(&mut messages);
-        self.rendered(&messages, 0, &[], &dialogue.tools)
+        self.rendered(&messages, &vec![1.0; messages.len()], 0, &[], &dialogue.tools)
     }
 
-    /// A conversation in the turn format: one document, or one for each answer if there is reasoning.
+    /// A conversation in the turn format: one document, or one for each answer if there is reasoning. `weights` says how
+    /// much each message counts if it is the assistant's.
     pub(super) fn conversation(
         &self,
         mut messages: Vec<Message>,
+        weights: &[f32],
         tools: &[Tool],
     ) -> Result<Vec<Document>, String> {
         normalize(&mut messages);
@@ -87,17 +89,22 @@ impl Encoder {
         let thoughts: Vec<String> = messages.iter_mut().map(take).collect();
         let thinks = self.template.form().thinking && thoughts.iter().any(|thought| !thought.is_empty());
         if !thinks {
-            return Ok(vec![self.rendered(&messages, 0, &[], tools)?]);
+            return Ok(vec![self.rendered(&messages, weights, 0, &[], tools)?]);
         }
-        let document =
-            |part: Range<usize>| self.rendered(&messages[..part.end], part.start, &thoughts[part], tools);
-        answers(&messages).into_iter().map(document).collect()
+        let document = |part: Range<usize>| {
+            self.rendered(&messages[..part.end], weights, part.start, &thoughts[part], tools)
+        };
+        let is_learned = |part: &Range<usize>| {
+            part.clone().any(|message| speaks(&messages[message]) && weights[message] > 0.0)
+        };
+        answers(&messages).into_iter().filter(is_learned).map(document).collect()
     }
 
     /// Messages, of which those from `first` on are to be learned, with what was thought in each of these.
     fn rendered(
         &self,
         messages: &[Message],
+        weights: &[f32],
         first: usize,
         thoughts: &[String],
         tools: &[Tool],
@@ -110,7 +117,9 @@ impl Encoder {
         let thoughts = learned.iter().zip(thoughts).filter(|(message, _)| speaks(message));
         think(&mut rendered, known, thoughts.map(|(_, thought)| thought.as_str()).collect());
         let tokens = rendered.ids(&self.tokenizer);
-        let weights = self.weights(&tokens, known);
+        let turns = messages.iter().zip(weights).enumerate().filter(|(_, (message, _))| speaks(message));
+        let turns = turns.map(|(index, (_, weight))| (index >= first).then_some(*weight));
+        let weights = self.weights(&tokens, turns);
         Ok(Document { tokens, weights })
     }
 
@@ -141,8 +150,8 @@ impl Encoder {
         Document { tokens: [once, once, &[self.turn.end]].concat(), weights }
     }
 
-    /// The first `known` turns of the assistant are history.
-    fn weights(&self, tokens: &[u32], known: usize) -> Vec<f32> {
+    /// `turns` are the weights of the assistant's turns; one without is history, as what others say.
+    fn weights(&self, tokens: &[u32], mut turns: impl Iterator<Item = Option<f32>>) -> Vec<f32> {
         let Turn { assistant, middle, end } = self.turn;
         let TokenWeights { prompt, prompt_sample, first } = self.token_weights;
         let mut rng = Rng::numbered(tokens.len() as u64, tokens.iter().map(|&token| u64::from(token)).sum());
@@ -150,21 +159,20 @@ impl Encoder {
             true => prompt / prompt_sample,
             false => 0.0,
         };
-        let (mut opened, mut speaking, mut begins, mut turns) = (false, false, false, 0);
+        let (mut opened, mut speaking, mut begins) = (false, None, false);
         let weight = |&token: &u32| {
             let weight = match (speaking, std::mem::take(&mut begins)) {
-                (true, true) => first,
-                (true, false) => 1.0,
-                (false, _) => of_prompt(),
+                (Some(turn), true) => turn * first,
+                (Some(turn), false) => turn,
+                (None, _) => of_prompt(),
             };
             match token {
                 _ if token == assistant => opened = true,
                 _ if token == middle => {
-                    turns += usize::from(opened);
-                    speaking = std::mem::take(&mut opened) && turns > known;
-                    begins = speaking;
+                    speaking = if std::mem::take(&mut opened) { turns.next().flatten() } else { None };
+                    begins = true;
                 }
-                _ if token == end => speaking = false,
+                _ if token == end => speaking = None,
                 _ => {}
             }
             weight

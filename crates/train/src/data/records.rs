@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::document::Encoder;
-use super::{DataError, Document};
+use super::{DataError, Document, messages};
 use crate::dialogues::draw::hash;
 use crate::rng::Rng;
 
@@ -54,12 +54,13 @@ impl Records {
     /// Reads a JSONL file.
     pub(super) fn jsonl(path: &Path, reading: Reading<'_>) -> Result<Records, DataError> {
         let encode = |line: &str| -> Result<Vec<Document>, String> {
-            let record: Record = serde_json::from_str(line).map_err(|error| error.to_string())?;
+            let record: Record = parse(line)?;
             match (record.messages, record.text) {
                 (Some(messages), None) if messages.is_empty() => Err("`messages` is empty".to_owned()),
                 (Some(messages), None) => {
-                    let tools = record.tools.unwrap_or_default();
-                    whole(reading.encoder.conversation(messages, &tools)?, reading.length)
+                    messages::check_keys(&parse(line)?)?;
+                    let (weights, tools) = (messages::weights(&messages)?, record.tools.unwrap_or_default());
+                    whole(reading.encoder.conversation(messages, &weights, &tools)?, reading.length)
                 }
                 (None, Some(text)) => Ok(parts(reading.encoder.text(&text), reading.length)),
                 _ => Err("expected either `messages` or `text`".to_owned()),
@@ -245,10 +246,17 @@ impl Lines {
     }
 }
 
+fn parse<T: for<'de> Deserialize<'de>>(line: &str) -> Result<T, String> {
+    serde_json::from_str(line).map_err(|error| error.to_string())
+}
+
 fn trainable(documents: Vec<Document>) -> Result<Vec<Document>, String> {
     match documents.iter().flat_map(|document| document.weights.iter().skip(1)).any(|weight| *weight > 0.0) {
         true => Ok(documents),
-        false => Err("nothing in it is to be learned: no message of the assistant and no text".to_owned()),
+        false => {
+            Err("nothing in it is to be learned: no message of the assistant that counts, and no text"
+                .to_owned())
+        }
     }
 }
 

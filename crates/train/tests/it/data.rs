@@ -120,6 +120,37 @@ fn reasoning_is_the_assistants_own() {
     assert_eq!(all.replace(&format!("one<|im_end|>{calls}two<|im_end|>"), ""), "");
 }
 
+/// As in OpenAI's fine-tuning: an answer of weight 0 is there, and nothing of it is learned, whatever the prompt counts.
+#[test]
+fn an_answer_of_weight_0_is_not_learned() {
+    let thinking = thinking_folder("weights", None);
+    let check = |folder: &Path, thought: Option<&str>, wanted: &str| {
+        let say = |role: &str, content: &str| json!({ "role": role, "content": content });
+        let (mut one, mut two) = (say("assistant", "one"), say("assistant", "two"));
+        (one["weight"], two["weight"]) = (json!(0), json!(1.0));
+        (one["reasoning_content"], two["reasoning_content"]) = (json!(thought), json!(thought));
+        let messages = json!([say("user", "a"), one, say("user", "b"), two, say("user", "c")]);
+        let path = file("weights.jsonl", json!({ "messages": messages, "tools": null }).to_string());
+        let sources = json!([{ "kind": "jsonl", "path": path }]);
+        let changes =
+            json!({ "tokenizer": folder, "sources": sources, "held_out": 0.0, "first_token_weight": 3.0 });
+        let batch = stream(changes).unwrap().next_batch().unwrap();
+        let tokenizer = Tokenizer::from_dir(folder).unwrap();
+        assert!(tokenizer.decode(&batch.tokens).unwrap().contains("one"));
+        assert_eq!(learned(&tokenizer, &batch).replace(wanted, ""), "", "{thought:?}");
+    };
+    check(folder(), None, "two<|im_end|>");
+    check(&thinking, Some("hm"), "<think>hm</think>two<|im_end|>");
+
+    let one = json!({ "role": "assistant", "content": "one", "weight": 0 });
+    let two = json!({ "role": "assistant", "content": "two" });
+    let path = file("weights-prompt.jsonl", json!({ "messages": [one, two] }).to_string());
+    let sources = json!([{ "kind": "jsonl", "path": path }]);
+    let changes = json!({ "sources": sources, "held_out": 0.0, "prompt_weight": 0.5 });
+    let learned = learned(&tokenizer(), &stream(changes).unwrap().next_batch().unwrap());
+    assert!(learned.contains("two<|im_end|>") && !learned.contains("one"), "{learned}");
+}
+
 /// What is trained in one form and served in another answers badly, and nothing says why.
 #[test]
 fn a_turn_format_that_would_not_be_served_is_refused() {
@@ -307,6 +338,34 @@ fn bad_records_are_named_and_left_out_only_if_told_so() {
         (
             r#"{"messages": [{"role": "user", "content": "hi", "partial": true}, {"role": "assistant"}]}"#,
             "partial",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "contnet": "x"}]}"#,
+            "messages[1] has an unknown key \"contnet\", expected role, content",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "hi"}, {"role": "asistant", "content": "x"}]}"#,
+            "messages[1].role is \"asistant\", expected system, user, assistant",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": [{"type": "text", "txt": "x"}]}]}"#,
+            "messages[0].content[0] has an unknown key \"txt\"",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "args": {}}}]}]}"#,
+            "messages[0].tool_calls[0].function has an unknown key \"args\"",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]}"#,
+            "messages[0].weight is 0.5, expected 0 or 1",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "x", "weight": 1}]}"#,
+            "messages[0] is of the role user and has a `weight`",
+        ),
+        (
+            r#"{"messages": [{"role": "assistant", "content": "x", "weight": 0}]}"#,
+            "nothing in it is to be learned",
         ),
         (long.as_str(), "the record has more than 16777216 bytes"),
         ("\0", "it is not UTF-8"),
