@@ -36,6 +36,7 @@ struct State {
 
 /// Writes a checkpoint below `folder`, and removes all but the last `keep`. Returns where it is.
 pub fn save(trainer: &Trainer, recipe: &Recipe, cursor: Value, folder: &Path) -> Result<PathBuf, TrainError> {
+    trainer.params().check_finite()?;
     let name = format!("step-{:08}", trainer.progress().step);
     let (path, unfinished) = (folder.join(&name), folder.join(format!(".{name}.tmp")));
     remove(&unfinished)?;

@@ -56,11 +56,15 @@ pub enum TrainError {
     /// The training data.
     #[error("{0}")]
     Data(Box<dyn std::error::Error + Send + Sync>),
-    /// The loss, a gradient or a weight is not a finite number.
+    /// A step has computed something that is not a finite number.
     #[error(
-        "step {step}: {what} of {tensor} is not finite; the weights before this step are in the last checkpoint"
+        "step {step}: {what} is not finite; nothing of this step is saved; --resume goes on from the last checkpoint, if \
+         there is one"
     )]
-    NotFinite { step: u64, what: &'static str, tensor: String },
+    NotFinite { step: u64, what: String },
+    /// Weights that nobody could run.
+    #[error("{tensor} has numbers that are not finite; such weights are neither saved nor published")]
+    NotFiniteWeights { tensor: String },
     /// The run needs more memory than there is.
     #[error("the run needs about {needed} MB, {available} MB are free; use fewer threads or a smaller model")]
     Memory { needed: u64, available: u64 },

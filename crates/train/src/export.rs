@@ -64,13 +64,14 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-/// Writes `config.json` and `model.safetensors` into `folder`.
+/// Writes `config.json` and `model.safetensors` into `folder`, if all numbers are finite.
 pub fn export(
     params: &Params,
     config: &Value,
     format: ExportFormat,
     folder: &Path,
 ) -> Result<(), TrainError> {
+    params.check_finite()?;
     let rule = match format {
         ExportFormat::Bf16 => Format::plain,
         ExportFormat::Int4 => Format::with_int4_experts,

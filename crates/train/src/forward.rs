@@ -33,6 +33,23 @@ pub struct Pass<'a> {
     pub frozen_routing: bool,
 }
 
+/// Runs all layers until the residual stream is not finite; returns which one made it so.
+pub(crate) fn not_finite(pass: &Pass<'_>, workspace: &mut Workspace) -> Option<String> {
+    let is_finite = |x: &[f32]| x.iter().all(|x| x.is_finite());
+    workspace.begin(pass);
+    embed::forward(pass, &mut workspace.x);
+    for layer in 0..pass.layout.layers.len() {
+        layer::forward(pass, layer, workspace);
+        let part = match is_finite(&workspace.layers[layer].mid) {
+            true if is_finite(&workspace.x) => continue,
+            true => "mlp",
+            false => "self_attn",
+        };
+        return Some(format!("what model.layers.{layer}.{part} adds"));
+    }
+    None
+}
+
 /// Runs all layers; `workspace.x` then holds the residual stream after the last, before `model.norm`.
 pub fn forward(pass: &Pass<'_>, workspace: &mut Workspace) {
     workspace.begin(pass);

@@ -16,6 +16,8 @@ pub use load::LoadError;
 use k2_model::Config;
 use std::sync::Arc;
 
+use crate::error::TrainError;
+
 /// A model's weights.
 #[derive(Clone)]
 pub struct Params {
@@ -49,6 +51,22 @@ impl Params {
     /// Every weight, to be changed.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
+    }
+
+    /// The first tensor with a number that is not finite.
+    pub fn not_finite(&self) -> Option<&str> {
+        // All of them, without a branch: so it takes vectors.
+        let is_finite = |values: &[f32]| values.iter().fold(true, |all, value| all & value.is_finite());
+        let tensor = self.layout.tensors().iter().find(|tensor| !is_finite(tensor.slot.of(&self.values)))?;
+        Some(&tensor.name)
+    }
+
+    /// Refuses weights with a number that is not finite.
+    pub fn check_finite(&self) -> Result<(), TrainError> {
+        match self.not_finite() {
+            Some(tensor) => Err(TrainError::NotFiniteWeights { tensor: tensor.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// A tensor by its official name.

@@ -245,9 +245,11 @@ impl Recipe {
         within("schedule.final_lr", schedule.final_lr, 0.0, schedule.peak_lr)?;
         within("optimizer.weight_decay", optimizer.weight_decay, 0.0, 10.0)?;
         within("optimizer.muon.momentum", optimizer.muon.momentum, 0.0, 1.0)?;
+        within("optimizer.muon.update_rms", optimizer.muon.update_rms, 0.0, 100.0)?;
         within("optimizer.muon.newton_schulz_steps", optimizer.muon.newton_schulz_steps, 1, 100)?;
         within("optimizer.adamw.beta1", optimizer.adamw.beta1, 0.0, 0.999_999)?;
         within("optimizer.adamw.beta2", optimizer.adamw.beta2, 0.0, 0.999_999)?;
+        within("optimizer.adamw.eps", optimizer.adamw.eps, 1e-16, 1.0)?;
         within("optimizer.qk_clip_tau", optimizer.qk_clip_tau.unwrap_or(1.0), 1e-3, 1e6)?;
         within("optimizer.max_gradient_norm", optimizer.max_gradient_norm.unwrap_or(1.0), 1e-9, 1e9)?;
         within("balance.bias_rate", self.balance.bias_rate, 0.0, 1.0)?;

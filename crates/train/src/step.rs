@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::backward::backward;
 use crate::batch::{Batch, MicroBatch};
 use crate::forward::rope::AngleTable;
-use crate::forward::{Pass, forward};
+use crate::forward::{self, Pass};
 use crate::loss::loss;
 use crate::params::Layout;
 use crate::workspace::{Observed, Workspace};
@@ -76,6 +76,16 @@ impl Workers {
     /// The gradient of the last step, in the weights' layout.
     pub fn gradient_mut(&mut self) -> &mut [f32] {
         &mut self.workers[0].gradient
+    }
+
+    /// Where the residual stream of these batches, which a step has just seen, is first not finite.
+    pub fn not_finite(&self, weights: &[f32], batches: &[Batch]) -> Option<String> {
+        let (layout, angles, mut workspace) = (&*self.layout, &self.angles, Workspace::default());
+        let sequences = batches.iter().map(|batch| batch.sequences).sum();
+        split(batches, sequences, self.workers.len()).into_iter().find_map(|batch| {
+            let pass = Pass { layout, weights, batch, angles, frozen_routing: false };
+            forward::not_finite(&pass, &mut workspace)
+        })
     }
 
     fn run(&mut self, weights: &[f32], batches: &[Batch], balance: Option<f32>) -> Losses {
@@ -146,7 +156,7 @@ impl Worker {
             self.gradient.resize(layout.len(), 0.0);
         }
         for pass in passes {
-            forward(&pass, &mut self.workspace);
+            forward::forward(&pass, &mut self.workspace);
             let gradient = scale.balance.map(|_| &mut *self.gradient);
             self.loss += loss(&pass, &mut self.workspace, scale.loss, gradient);
             if let Some(balance) = scale.balance {

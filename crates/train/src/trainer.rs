@@ -113,12 +113,15 @@ impl Trainer {
         self.round();
         let weights = weights(&self.params, &self.rounded, self.is_quantized());
         let losses = self.workers.gradients(weights, batches, self.balance.sequence_loss);
-        let gradient_norm = self.check_finite(&losses)?;
+        let gradient_norm = self.finite_norm(&losses, batches)?;
         let lr = self.schedule.lr(self.progress.step);
         let limit = self.optimizer.settings().max_gradient_norm.unwrap_or(f64::INFINITY);
         let scale = if gradient_norm > limit { (limit / gradient_norm) as f32 } else { 1.0 };
         self.optimizer.step(self.params.values_mut(), self.workers.gradient_mut(), scale, lr as f32);
         let clipped_heads = self.after(&losses, lr);
+        if let Some(tensor) = self.params.not_finite() {
+            return Err(self.not_finite(format!("{tensor} after the update")));
+        }
         self.progress.step += 1;
         self.progress.tokens += batches.iter().map(|batch| batch.tokens.len() as u64).sum::<u64>();
         let observed = &losses.observed;
@@ -180,22 +183,34 @@ impl Trainer {
         clipped
     }
 
-    /// The norm of the gradient; or, if anything is not finite, the first tensor to blame.
-    fn check_finite(&mut self, losses: &Losses) -> Result<f64, TrainError> {
-        let layout = self.params.layout();
-        let norms = squared_norms(layout, self.workers.gradient_mut());
+    /// The norm of the gradient; or, if anything is not finite, what was the first not to be.
+    fn finite_norm(&mut self, losses: &Losses, batches: &[Batch]) -> Result<f64, TrainError> {
+        let norms = squared_norms(self.params.layout(), self.workers.gradient_mut());
         let norm = norms.iter().sum::<f64>().sqrt();
         if losses.cross_entropy.is_finite() && losses.balance.is_finite() && norm.is_finite() {
             return Ok(norm);
         }
-        let weights = squared_norms(layout, self.params.values());
-        let first = |what, norms: &[f64]| {
-            let tensor = norms.iter().position(|norm| !norm.is_finite())?;
-            Some((what, layout.tensors()[tensor].name.clone()))
-        };
-        let found = first("the weight", &weights).or_else(|| first("the gradient", &norms));
-        let (what, tensor) = found.unwrap_or(("the loss", "the batch".to_owned()));
-        Err(TrainError::NotFinite { step: self.progress.step + 1, what, tensor })
+        Err(self.not_finite(self.cause(&norms, batches)))
+    }
+
+    /// A weight, else what the forward pass makes of finite weights, else a gradient. Gradients go from the last tensor
+    /// to the first, so the last one that is not finite was there first.
+    fn cause(&self, norms: &[f64], batches: &[Batch]) -> String {
+        if let Some(tensor) = self.params.not_finite() {
+            return tensor.to_owned();
+        }
+        let weights = weights(&self.params, &self.rounded, self.is_quantized());
+        if let Some(place) = self.workers.not_finite(weights, batches) {
+            return place;
+        }
+        match norms.iter().rposition(|norm| !norm.is_finite()) {
+            Some(tensor) => format!("the gradient of {}", self.params.layout().tensors()[tensor].name),
+            None => "the loss".to_owned(),
+        }
+    }
+
+    fn not_finite(&self, what: String) -> TrainError {
+        TrainError::NotFinite { step: self.progress.step + 1, what }
     }
 }
 

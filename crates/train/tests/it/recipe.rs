@@ -92,6 +92,9 @@ fn lines_change_a_recipe_key_by_key() {
         ("schedule.stepz=20", "unknown field `stepz`"),
         ("schedule.steps=0", "`schedule.steps` is 0, expected 1 to"),
         ("optimizer.qk_clip_tau=nan", "`optimizer.qk_clip_tau` is NaN"),
+        ("optimizer.adamw.eps=0.0", "`optimizer.adamw.eps` is 0, expected 0.0000000000000001 to 1"),
+        ("optimizer.adamw.eps=nan", "`optimizer.adamw.eps` is NaN"),
+        ("optimizer.muon.update_rms=inf", "`optimizer.muon.update_rms` is inf, expected 0 to 100"),
         ("optimizer.max_gradient_norm=inf", "`optimizer.max_gradient_norm` is inf"),
         ("model.rope_scalling={ type = \"yarn\" }", "unknown field `rope_scalling`, expected those of a"),
         (

@@ -1,7 +1,8 @@
 //! Whole runs: they learn, they resume to the same bits, and they stop with a reason.
 
 use k2_train::batch::BatchError;
-use k2_train::checkpoint::latest;
+use k2_train::checkpoint::{latest, save};
+use k2_train::export::{ExportFormat, export};
 use k2_train::step::Workers;
 use k2_train::{Batch, Event, Params, Source, TrainError, Trainer, run, run_on};
 use k2_weights::Checkpoint;
@@ -211,19 +212,51 @@ fn same_seed_and_threads_same_bits_other_threads_same_loss() {
     }
 }
 
+/// The first thing that is not finite, not the first tensor of the file.
 #[test]
 fn a_number_that_is_not_finite_is_named() {
     let recipe = recipe(&folder("nan"), 10, "");
+    let random = Params::random(&recipe.config().unwrap(), 1, None);
+    let check = |name: &str, value: f32, what: &str| {
+        let mut params = random.clone();
+        params.get_mut(name).unwrap().fill(value);
+        let error = Trainer::new(&recipe, params).step(&[copy_task().next_batch().unwrap()]).unwrap_err();
+        let rest =
+            "nothing of this step is saved; --resume goes on from the last checkpoint, if there is one";
+        assert_eq!(error.to_string(), format!("step 1: {what} is not finite; {rest}"));
+    };
+    let up = "model.layers.1.mlp.experts.3.up_proj.weight";
+    check(up, f32::NAN, up);
+    // Finite themselves, but not what they make.
+    check("model.layers.1.mlp.shared_experts.up_proj.weight", 3e38, "what model.layers.1.mlp adds");
+    check("model.layers.0.self_attn.o_proj.weight", 3e38, "what model.layers.0.self_attn adds");
+    check("lm_head.weight", 3e38, "the gradient of lm_head.weight");
+}
+
+/// One step can be enough: what it leaves is looked at before it is a checkpoint or a model.
+#[test]
+fn weights_that_are_not_finite_are_neither_saved_nor_published() {
+    let mut recipe = recipe(&folder("nan-update"), 10, "");
+    // As a recipe cannot say it: for a token that never comes, a moment of zero over zero.
+    recipe.optimizer.adamw.eps = 0.0;
+    recipe.model.insert("vocab_size".into(), json!(25));
+    let error = run_on(&recipe, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(()));
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("step 1: model.embed_tokens.weight after the update is not finite"), "{error}");
+    assert_eq!(latest(&recipe.run.join("checkpoints")).unwrap(), None);
+
     let mut params = Params::random(&recipe.config().unwrap(), 1, None);
-    let name = "model.layers.1.mlp.experts.3.up_proj.weight";
-    params.get_mut(name).unwrap()[5] = f32::NAN;
-    let error = Trainer::new(&recipe, params).step(&[copy_task().next_batch().unwrap()]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "step 1: the weight of {name} is not finite; the weights before this step are in the last checkpoint"
-        )
-    );
+    params.get_mut("model.norm.weight").unwrap()[3] = f32::INFINITY;
+    let model = recipe.run.join("model");
+    let published = export(&params, &recipe.config_json(), ExportFormat::Bf16, &model).unwrap_err();
+    let saved = save(&Trainer::new(&recipe, params), &recipe, json!(0), &model).unwrap_err();
+    for error in [published, saved] {
+        assert!(
+            error.to_string().starts_with("model.norm.weight has numbers that are not finite"),
+            "{error}"
+        );
+    }
+    assert!(!model.exists());
 }
 
 #[test]
