@@ -16,7 +16,7 @@ mod stream;
 
 pub use document::Document;
 pub use packing::Packer;
-pub use records::Records;
+pub use records::{Records, Skipped};
 pub use settings::{DataSettings, SourceKind, SourceSettings};
 pub use stream::{Cursor, Stream};
 

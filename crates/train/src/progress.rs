@@ -8,6 +8,8 @@ use crate::run::Event;
 pub struct Bar {
     bar: ProgressBar,
     validation: Option<f64>,
+    /// Records that were left out.
+    skipped: usize,
 }
 
 impl Bar {
@@ -17,12 +19,17 @@ impl Bar {
         let bar = ProgressBar::new(steps);
         let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}, {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Bar { bar, validation: None }
+        Bar { bar, validation: None, skipped: 0 }
     }
 
     /// Shows an event.
     pub fn show(&mut self, event: &Event<'_>) {
         match event {
+            Event::Skipped { skipped } => {
+                self.skipped = skipped.records;
+                let first = skipped.first.as_deref().unwrap_or_default();
+                self.say(&format!("{} records are left out; the first is {first}", skipped.records));
+            }
             Event::Started { step, parameters, threads } => {
                 self.say(&format!("{parameters} parameters, {threads} threads, from step {step}"));
                 self.bar.set_position(*step);
@@ -52,7 +59,11 @@ impl Bar {
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Finished { step } => {
                 self.bar.finish_and_clear();
-                self.say(&format!("done after {step} steps"));
+                let skipped = match self.skipped {
+                    0 => String::new(),
+                    records => format!(", without the {records} records that were left out"),
+                };
+                self.say(&format!("done after {step} steps{skipped}"));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::batch::Batch;
 use crate::checkpoint;
-use crate::data::{DataSettings, Stream};
+use crate::data::{DataSettings, Skipped, Stream};
 use crate::error::TrainError;
 use crate::memory;
 use crate::metrics::Metrics;
@@ -33,6 +33,8 @@ pub trait Source {
 #[derive(Debug)]
 #[allow(missing_docs)] // fields say what they are
 pub enum Event<'a> {
+    /// Records were left out of the data.
+    Skipped { skipped: &'a Skipped },
     /// Weights and data are there.
     Started { step: u64, parameters: usize, threads: usize },
     /// A step is done.
@@ -57,6 +59,10 @@ pub fn run(recipe: &Recipe, resume: bool, watcher: &mut Watcher<'_>) -> Result<P
     let mut stream = Stream::open(&settings, recipe.batch.sequences, recipe.batch.length)?;
     let held_out = stream.held_out(recipe.evaluation.batches)?;
     check_evaluation(recipe, &held_out)?;
+    let skipped = stream.skipped();
+    if skipped.records > 0 {
+        let _ = watcher(&Event::Skipped { skipped: &skipped });
+    }
     run_on(recipe, &mut stream, &held_out, resume, watcher)
 }
 

@@ -19,11 +19,20 @@ const RECORD_LIMIT: usize = 16 << 20;
 pub struct Records {
     documents: Vec<Document>,
     held_out: Vec<Document>,
-    skipped: usize,
+    skipped: Skipped,
     seed: u64,
     /// The order of one epoch.
     order: Vec<u32>,
     epoch: Option<u64>,
+}
+
+/// Bad records that were left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub records: usize,
+    /// The first of them, with its file and line.
+    pub first: Option<String>,
 }
 
 /// How records are read.
@@ -74,7 +83,7 @@ impl Records {
         Records::read(
             path,
             reading,
-            |file| Ok(file.next_block()?.map(Ok)),
+            |file| file.next_block(),
             |block| Ok(parts(reading.encoder.text(block), reading.length)),
         )
     }
@@ -87,13 +96,20 @@ impl Records {
     ) -> Result<Records, DataError> {
         let io = |error| DataError::Io { path: path.to_owned(), error };
         let (documents, held_out, order) = (Vec::new(), Vec::new(), Vec::new());
-        let mut records = Records { documents, held_out, skipped: 0, seed: reading.seed, order, epoch: None };
+        let mut records = Records {
+            documents,
+            held_out,
+            skipped: Skipped::default(),
+            seed: reading.seed,
+            order,
+            epoch: None,
+        };
         let mut file = Lines::open(path, RECORD_LIMIT).map_err(io)?;
         while let Some(record) = next(&mut file).map_err(io)? {
             records.add(path, file.number, record, reading, &encode)?;
         }
         if records.documents.is_empty() {
-            let (held_out, skipped) = (records.held_out.len(), records.skipped);
+            let (held_out, skipped) = (records.held_out.len(), records.skipped.records);
             return Err(DataError::Empty { path: path.to_owned(), held_out, skipped });
         }
         Ok(records)
@@ -111,7 +127,10 @@ impl Records {
         match record.and_then(|record| encode(&record)).and_then(trainable) {
             Ok(documents) if held_out => self.held_out.extend(documents),
             Ok(documents) => self.documents.extend(documents),
-            Err(_) if reading.skip_bad => self.skipped += 1,
+            Err(problem) if reading.skip_bad => {
+                self.skipped.records += 1;
+                self.skipped.first.get_or_insert_with(|| format!("{}:{line}: {problem}", path.display()));
+            }
             Err(problem) => return Err(DataError::Record { path: path.to_owned(), line, problem }),
         }
         Ok(())
@@ -127,9 +146,9 @@ impl Records {
         self.documents.is_empty()
     }
 
-    /// How many bad records were left out.
-    pub fn skipped(&self) -> usize {
-        self.skipped
+    /// The bad records that were left out.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 
     /// Held-out documents.
@@ -162,6 +181,8 @@ struct Lines {
     cut: Vec<u8>,
     /// The rest of a line that was too long for one document.
     rest: String,
+    /// What is wrong with the line that ended the last block.
+    problem: Option<String>,
 }
 
 /// Longest piece of a text file that is encoded at once, in bytes.
@@ -170,7 +191,15 @@ const BLOCK: usize = 1 << 16;
 impl Lines {
     fn open(path: &Path, limit: usize) -> std::io::Result<Lines> {
         let file = BufReader::new(std::fs::File::open(path)?);
-        Ok(Lines { file, limit, number: 0, inside: false, cut: Vec::new(), rest: String::new() })
+        Ok(Lines {
+            file,
+            limit,
+            number: 0,
+            inside: false,
+            cut: Vec::new(),
+            rest: String::new(),
+            problem: None,
+        })
     }
 
     /// The next line that is not blank, or what is wrong with it.
@@ -193,18 +222,27 @@ impl Lines {
         }
     }
 
-    /// The lines up to a blank one, as far as they are short enough.
-    fn next_block(&mut self) -> std::io::Result<Option<String>> {
+    /// The lines up to a blank one, as far as they are short enough, or what is wrong with a line: it ends a block, and is
+    /// a bad record of its own.
+    fn next_block(&mut self) -> std::io::Result<Option<Result<String, String>>> {
+        if let Some(problem) = self.problem.take() {
+            return Ok(Some(Err(problem)));
+        }
         let mut block = std::mem::take(&mut self.rest);
         while block.len() < BLOCK {
             let goes_on = self.inside;
             match self.text()? {
-                Some(text) if goes_on => block += &text,
-                Some(line) if !line.trim().is_empty() => {
+                Some(Ok(text)) if goes_on => block += &text,
+                Some(Ok(line)) if !line.trim().is_empty() => {
                     let between = if block.is_empty() { "" } else { "\n" };
                     block = block + between + &line;
                 }
-                Some(_) if block.is_empty() => {}
+                Some(Ok(_)) if block.is_empty() => {}
+                Some(Err(problem)) if block.is_empty() => return Ok(Some(Err(problem))),
+                Some(Err(problem)) => {
+                    self.problem = Some(problem);
+                    break;
+                }
                 _ => break,
             }
         }
@@ -213,11 +251,11 @@ impl Lines {
             let cut = block[..end].rfind(char::is_whitespace).filter(|cut| *cut > 0).unwrap_or(end);
             self.rest = block.split_off(cut).trim_start().to_owned();
         }
-        Ok((!block.is_empty()).then_some(block))
+        Ok((!block.is_empty()).then_some(Ok(block)))
     }
 
     /// The next line of a text, or whole characters of one over the limit.
-    fn text(&mut self) -> std::io::Result<Option<String>> {
+    fn text(&mut self) -> std::io::Result<Option<Result<String, String>>> {
         let mut bytes = std::mem::take(&mut self.cut);
         let read = self.read()?;
         let is_cut = read.len() > self.limit && self.inside;
@@ -228,11 +266,16 @@ impl Lines {
         {
             self.cut = bytes.split_off(error.valid_up_to());
         }
-        let text = String::from_utf8(bytes);
-        let text = text.map_err(|_| std::io::Error::other(format!("line {} is not UTF-8", self.number)))?;
-        match is_cut {
-            true => Ok(Some(text)),
-            false => Ok((!text.is_empty()).then(|| text.trim_end().to_owned())),
+        match String::from_utf8(bytes) {
+            Err(_) => {
+                if self.inside {
+                    self.file.skip_until(b'\n')?;
+                    self.inside = false;
+                }
+                Ok(Some(Err("it is not UTF-8".to_owned())))
+            }
+            Ok(text) if is_cut => Ok(Some(Ok(text))),
+            Ok(text) => Ok((!text.is_empty()).then(|| Ok(text.trim_end().to_owned()))),
         }
     }
 
@@ -311,13 +354,24 @@ mod tests {
         let text = "北京的天气 很好，\nshort\n上海的天气也很好。";
         for limit in [3, 4, 5, 7, 11, 100] {
             let mut lines = lines(&format!("text-{limit}"), text.as_bytes(), limit);
-            assert_eq!(lines.next_block().unwrap().as_deref(), Some(text), "{limit}");
+            assert_eq!(lines.next_block().unwrap(), Some(Ok(text.to_owned())), "{limit}");
             assert_eq!((lines.next_block().unwrap(), lines.number), (None, 3), "{limit}");
         }
-        for bytes in [&b"ok\n\xff\n"[..], "ok 北".as_bytes().strip_suffix(b"\x97").unwrap_or(b"\xff")] {
-            let error = lines("broken", bytes, 3).next_block().unwrap_err().to_string();
-            assert!(error.ends_with("is not UTF-8"), "{error}");
-        }
+    }
+
+    #[test]
+    fn a_bad_line_of_a_text_ends_a_block_and_is_a_record() {
+        let (ok, bad) = (|text: &str| Some(Ok(text.to_owned())), || Some(Err("it is not UTF-8".to_owned())));
+        let mut lines = lines("broken", b"one\ntwo\nM\xfcnchen, so long that it is cut\nthree\n\nfour", 7);
+        let mut next = || (lines.next_block().unwrap(), lines.number);
+        assert_eq!(next(), (ok("one\ntwo"), 3));
+        assert_eq!(next(), (bad(), 3));
+        assert_eq!(next(), (ok("three"), 5));
+        assert_eq!((next(), next()), ((ok("four"), 6), (None, 6)));
+        let half = "ok 北".as_bytes().strip_suffix(b"\x97").unwrap_or(b"\xff");
+        let mut lines = self::lines("half", half, 3);
+        let mut next = || lines.next_block().unwrap();
+        assert_eq!((next(), next(), next()), (ok("ok "), bad(), None));
     }
 
     #[test]

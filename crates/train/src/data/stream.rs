@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::document::{Encoder, TokenWeights};
-use super::records::Reading;
+use super::records::{Reading, Skipped};
 use super::{DataError, DataSettings, Document, Packer, Records, SourceKind, SourceSettings};
 use crate::batch::Batch;
 use crate::dialogues::{Dialogue, Generator, Scope};
@@ -97,13 +97,16 @@ impl Stream {
         })
     }
 
-    /// How many bad records were left out.
-    pub fn skipped(&self) -> usize {
-        let skipped = |(_, source): &(_, Open)| match source {
-            Open::Records(records) => records.skipped(),
-            _ => 0,
-        };
-        self.sources.iter().map(skipped).sum()
+    /// The bad records that were left out, of all sources.
+    pub fn skipped(&self) -> Skipped {
+        let mut all = Skipped::default();
+        for (_, source) in &self.sources {
+            if let Open::Records(records) = source {
+                all.records += records.skipped().records;
+                all.first = all.first.or_else(|| records.skipped().first.clone());
+            }
+        }
+        all
     }
 
     /// Batches of documents that training never sees; fewer if there are not so many.

@@ -381,8 +381,37 @@ fn bad_records_are_named_and_left_out_only_if_told_so() {
         assert!(text.contains("bad.jsonl:3: ") && text.contains(problem), "{text}");
         let stream =
             stream(json!({ "sources": sources, "skip_bad_records": true, "held_out": 0.0 })).unwrap();
-        assert_eq!(stream.skipped(), 1);
+        let skipped = stream.skipped();
+        assert_eq!(skipped.records, 1);
+        assert!(skipped.first.unwrap().contains(problem));
     }
+}
+
+/// One byte of Latin-1 is one bad line, of a text too.
+#[test]
+fn a_bad_line_of_a_text_is_named_and_left_out_only_if_told_so() {
+    let path = file("latin.txt", b"Good morning.\n\nM\xfcnchen\n\nGood night.\n");
+    let sources = json!([{ "kind": "text", "path": path }]);
+    let error = stream(json!({ "sources": sources })).err().unwrap().to_string();
+    assert!(error.contains("latin.txt:3: it is not UTF-8; set data.skip_bad_records"), "{error}");
+    let mut stream =
+        stream(json!({ "sources": sources, "skip_bad_records": true, "held_out": 0.0 })).unwrap();
+    assert_eq!(stream.skipped().records, 1);
+    let learned = learned(&tokenizer(), &stream.next_batch().unwrap());
+    assert!(learned.contains("morning.<|im_end|>") && learned.contains("night.<|im_end|>"), "{learned}");
+}
+
+/// A conversation that is longer than a sequence is a bad record as any other.
+#[test]
+fn conversations_that_are_too_long_are_counted() {
+    let say = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let record = |question: &str| json!({ "messages": [say("user", question), say("assistant", "yes")] });
+    let text = format!("{}\n{}\n", record("ok?"), record(&"word ".repeat(600)));
+    let sources = json!([{ "kind": "jsonl", "path": file("too-long.jsonl", text) }]);
+    let settings = json!({ "sources": sources, "skip_bad_records": true, "held_out": 0.0 });
+    let skipped = stream(settings).unwrap().skipped();
+    let first = skipped.first.unwrap();
+    assert!(skipped.records == 1 && first.contains("too-long.jsonl:2: the conversation has "), "{first}");
 }
 
 #[test]
