@@ -243,6 +243,7 @@ impl Recipe {
         within("schedule.warmup_steps + decay_steps", ramps, 0, schedule.steps)?;
         within("schedule.peak_lr", schedule.peak_lr, 0.0, 1.0)?;
         within("schedule.final_lr", schedule.final_lr, 0.0, schedule.peak_lr)?;
+        schedule.check()?;
         within("optimizer.weight_decay", optimizer.weight_decay, 0.0, 10.0)?;
         within("optimizer.muon.momentum", optimizer.muon.momentum, 0.0, 1.0)?;
         within("optimizer.muon.update_rms", optimizer.muon.update_rms, 0.0, 100.0)?;

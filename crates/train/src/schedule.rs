@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::TrainError;
+
 /// Which shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,12 +31,35 @@ pub struct Schedule {
     pub final_lr: f64,
     /// Steps from 0 up to the peak.
     pub warmup_steps: u64,
-    /// Steps from the peak down to the end; only of `wsd`.
+    /// Steps from the peak down to the end; of `wsd`, which needs them, and of nothing else.
     #[serde(default)]
     pub decay_steps: u64,
 }
 
 impl Schedule {
+    /// Refuses steps that nobody reads, and a last learning rate that would never be reached.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let wrong = |field, found: u64, expected: String| {
+            Err(TrainError::Value { field, found: found.to_string(), expected })
+        };
+        let falls = self.final_lr < self.peak_lr;
+        match self.shape {
+            Shape::Cosine if self.decay_steps > 0 => {
+                let expected = "0: `cosine` decays from the end of the warm-up on";
+                wrong("schedule.decay_steps", self.decay_steps, expected.to_owned())
+            }
+            Shape::Cosine if falls && self.warmup_steps >= self.steps => {
+                let expected = format!("less than the {} steps, or `final_lr` is never reached", self.steps);
+                wrong("schedule.warmup_steps", self.warmup_steps, expected)
+            }
+            Shape::Wsd if falls && self.decay_steps == 0 => {
+                let expected = "at least 1, or `final_lr` is never reached; without a decay it is `peak_lr`";
+                wrong("schedule.decay_steps", 0, expected.to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The learning rate of step `step`, counted from 0.
     pub fn lr(&self, step: u64) -> f64 {
         if step < self.warmup_steps {

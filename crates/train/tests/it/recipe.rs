@@ -56,6 +56,17 @@ fn wrong_recipes_are_refused_by_the_name_of_what_is_wrong() {
         ("steps = 10", "steps = 0", "`schedule.steps` is 0, expected 1 to"),
         ("length = 64", "length = 500", "`batch.length` is 500, expected 1 to 128"),
         ("warmup_steps = 2", "warmup_steps = 11", "`schedule.warmup_steps + decay_steps` is 11"),
+        (
+            "warmup_steps = 2",
+            "warmup_steps = 10",
+            "`schedule.warmup_steps` is 10, expected less than the 10 steps, or `final_lr` is never reached",
+        ),
+        (
+            "warmup_steps = 2",
+            "warmup_steps = 2\ndecay_steps = 3",
+            "`schedule.decay_steps` is 3, expected 0: `cosine` decays from the end of the warm-up on",
+        ),
+        ("\"cosine\"", "\"wsd\"", "`schedule.decay_steps` is 0, expected at least 1, or `final_lr` is never"),
         ("peak_lr = 1e-3", "peak_lr = nan", "`schedule.peak_lr` is NaN"),
         ("\"adamw\"", "\"sgd\"", "unknown variant `sgd`"),
         ("rope_theta = 10000.0", "", "`rope_theta` is missing"),
@@ -108,6 +119,25 @@ fn lines_change_a_recipe_key_by_key() {
     ] {
         let error = parse(&[line]).unwrap_err().to_string();
         assert!(error.contains(message), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_rate_that_stays_where_it_is_needs_no_decay() {
+    let text = GOOD.replace("\"cosine\"", "\"wsd\"").replace("final_lr = 0.0", "final_lr = 1e-3");
+    let schedule = Recipe::parse(&text, Path::new("r.toml"), Overrides::default()).unwrap().schedule;
+    assert_eq!((schedule.lr(2), schedule.lr(9)), (1e-3, 1e-3));
+}
+
+/// What stands in the repository is read: `init` and the data are looked at by the run.
+#[test]
+fn our_own_recipes_are_right() {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    for name in ["micro.toml", "study.toml", "tiny.toml"] {
+        let path = recipes.join(name);
+        // A recipe that says how deeper layers begin needs the model that it begins with.
+        let overrides = Overrides { init: Some("before".into()), ..Overrides::default() };
+        assert!(Recipe::read(&path, overrides).is_ok(), "{name}");
     }
 }
 
