@@ -172,6 +172,7 @@ impl Recipe {
         recipe.init = overrides.init.or(recipe.init);
         recipe.threads = overrides.threads.unwrap_or(recipe.threads);
         model_fields::check(&recipe.model)?;
+        model_fields::check_training(&recipe)?;
         recipe.take_model_of_init()?;
         recipe.check()?;
         Ok(recipe)

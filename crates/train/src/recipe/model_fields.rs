@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Recipe;
 use crate::error::TrainError;
 
 /// What a recipe says of its model.
@@ -34,7 +35,8 @@ const OF_A_MODEL: [&str; 23] = [
     "eos_token_id",
 ];
 
-/// What published files have besides, for other programs.
+/// What published files have besides, for other programs. What some of it says of training has a key of its own in a recipe
+/// ([`check_training`]); with `init` it is carried along.
 const OF_OTHERS: [&str; 9] = [
     "pad_token_id",
     "initializer_range",
@@ -57,6 +59,49 @@ pub(super) fn of_the_family() -> Value {
         "rope_scaling": null, "q_lora_rank": null, "tie_word_embeddings": false,
         "torch_dtype": "bfloat16", "use_cache": true,
     })
+}
+
+/// Refuses values that would be passed over though they say how to train.
+pub(super) fn check_training(recipe: &Recipe) -> Result<(), TrainError> {
+    let number = |value: Option<f32>| value.map_or(Value::Null, |value| json!(value));
+    let sequence_loss = number(Some(recipe.balance.sequence_loss));
+    for (field, key, same, expected) in [
+        ("attention_dropout", "model.attention_dropout", json!(0.0), "0: there is no dropout"),
+        (
+            "num_nextn_predict_layers",
+            "model.num_nextn_predict_layers",
+            json!(0),
+            "0: there are no such layers",
+        ),
+        (
+            "aux_loss_alpha",
+            "model.aux_loss_alpha",
+            sequence_loss,
+            "that of `balance.sequence_loss`, which is what counts",
+        ),
+        ("seq_aux", "model.seq_aux", json!(true), "true: `balance.sequence_loss` is of each sequence"),
+        (
+            "initializer_range",
+            "model.initializer_range",
+            number(recipe.init_std),
+            "that of `init_std`, which is what counts",
+        ),
+    ] {
+        let found = recipe.model.get(field).filter(|found| !found.is_null() && !is_same(found, &same));
+        if let Some(found) = found {
+            let (found, expected) = (found.to_string(), expected.to_owned());
+            return Err(TrainError::Value { field: key, found, expected });
+        }
+    }
+    Ok(())
+}
+
+/// Numbers as the f32 that a recipe's own keys are.
+fn is_same(found: &Value, wanted: &Value) -> bool {
+    match (found.as_f64(), wanted.as_f64()) {
+        (Some(found), Some(wanted)) => found as f32 == wanted as f32,
+        _ => found == wanted,
+    }
 }
 
 /// Refuses fields that no `config.json` has.

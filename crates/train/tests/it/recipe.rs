@@ -95,7 +95,9 @@ fn lines_change_a_recipe_key_by_key() {
     let recipe = recipe.unwrap();
     assert_eq!((recipe.schedule.steps, recipe.schedule.warmup_steps), (20, 2));
     assert_eq!(recipe.optimizer.qk_clip_tau, Some(5.0));
-    parse(&["model.initializer_range=0.02", "model.q_lora_rank=8", "model.pad_token_id=1"]).unwrap();
+    parse(&["model.initializer_range=0.02", "init_std=0.02", "model.q_lora_rank=8", "model.pad_token_id=1"])
+        .unwrap();
+    parse(&["model.aux_loss_alpha=1e-4", "balance.sequence_loss=1e-4", "model.seq_aux=true"]).unwrap();
     // Nothing of a dense model becomes INT4.
     parse(&["quantization.last_steps=2\nmodel.hidden_size=48\nmodel.first_k_dense_replace=2"]).unwrap();
     for (line, message) in [
@@ -107,6 +109,11 @@ fn lines_change_a_recipe_key_by_key() {
         ("optimizer.adamw.eps=nan", "`optimizer.adamw.eps` is NaN"),
         ("optimizer.muon.update_rms=inf", "`optimizer.muon.update_rms` is inf, expected 0 to 100"),
         ("optimizer.max_gradient_norm=inf", "`optimizer.max_gradient_norm` is inf"),
+        ("model.aux_loss_alpha=0.001", "`model.aux_loss_alpha` is 0.001, expected that of `balance.seq"),
+        ("model.initializer_range=0.02", "`model.initializer_range` is 0.02, expected that of `init_std`"),
+        ("model.attention_dropout=0.1", "`model.attention_dropout` is 0.1, expected 0"),
+        ("model.seq_aux=false", "`model.seq_aux` is false, expected true"),
+        ("model.num_nextn_predict_layers=1", "`model.num_nextn_predict_layers` is 1, expected 0"),
         ("model.rope_scalling={ type = \"yarn\" }", "unknown field `rope_scalling`, expected those of a"),
         (
             "quantization.last_steps=2\nmodel.hidden_size=48",
@@ -161,4 +168,14 @@ fn a_recipe_without_a_model_takes_that_of_its_init() {
     let found = parse(given).unwrap();
     assert_eq!(found.config_json(), whole.config_json());
     assert_eq!((found.init, found.run.to_str(), found.threads), (Some(model), Some("elsewhere"), 3));
+
+    // What an official config says of the training before is no order to this one.
+    let mut official = whole.config_json();
+    official["aux_loss_alpha"] = 0.001.into();
+    official["seq_aux"] = true.into();
+    official["initializer_range"] = 0.02.into();
+    let model = Path::new(env!("CARGO_TARGET_TMPDIR")).join("init-official");
+    export(&params, &official, ExportFormat::Bf16, &model).unwrap();
+    let found = parse(Overrides { init: Some(model), ..Overrides::default() }).unwrap();
+    assert_eq!(found.config_json(), official);
 }
