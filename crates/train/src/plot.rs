@@ -8,6 +8,7 @@ mod curves;
 mod figure;
 mod picture;
 
+use curves::labels;
 pub use curves::{Curves, Points};
 
 use std::path::{Path, PathBuf};
@@ -42,16 +43,31 @@ pub enum PlotError {
     Weights(#[from] k2_weights::WeightsError),
 }
 
-/// Draws the runs in these folders (or metrics files) to `path` with the endings `.svg` and `.png`.
+/// Draws the runs in these folders (or metrics files) to `path` with the endings `.svg` and `.png`, in place of one of these.
 pub fn plot(runs: &[PathBuf], path: &Path) -> Result<[PathBuf; 2], PlotError> {
     if runs.is_empty() || runs.len() > MOST_RUNS {
         return Err(PlotError::Runs { runs: runs.len() });
     }
-    let curves = runs.iter().map(|run| Curves::read(run)).collect::<Result<Vec<_>, _>>()?;
-    let paths = [path.with_extension("svg"), path.with_extension("png")];
+    let mut curves = runs.iter().map(|run| Curves::read(run)).collect::<Result<Vec<_>, _>>()?;
+    for (curves, label) in curves.iter_mut().zip(labels(runs)) {
+        curves.name = label;
+    }
+    let paths = ["svg", "png"].map(|ending| with_ending(path, ending));
     let svg = picture::svg(&curves)?;
     k2_weights::replace_file(&paths[0], |file| file.write_all(svg.as_bytes()))?;
     let png = picture::png(&curves)?;
     k2_weights::replace_file(&paths[1], |file| file.write_all(&png))?;
     Ok(paths)
+}
+
+/// What stands behind another point is a part of the name, as in `lr-2e-3.5`.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    match path.extension().and_then(|found| found.to_str()) {
+        Some("svg" | "png") => path.with_extension(ending),
+        _ => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{ending}"));
+            name.into()
+        }
+    }
 }

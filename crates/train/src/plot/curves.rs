@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::PlotError;
 use crate::metrics::METRICS_FILE;
@@ -13,7 +13,7 @@ pub type Points = Vec<(f64, f64)>;
 /// What is drawn of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
-    /// The name of its folder.
+    /// The name of its folder, or of its metrics file.
     pub name: String,
     /// Training loss of each step.
     pub loss: Points,
@@ -43,7 +43,7 @@ impl Curves {
     pub fn read(run: &Path) -> Result<Curves, PlotError> {
         let path = if run.is_dir() { run.join(METRICS_FILE) } else { run.to_owned() };
         let io = |error| PlotError::Io { path: path.clone(), error };
-        let mut curves = Curves { name: name(run), ..Curves::default() };
+        let mut curves = Curves { name: last(&places(run), 1), ..Curves::default() };
         for (number, line) in BufReader::new(std::fs::File::open(&path).map_err(io)?).lines().enumerate() {
             let line = line.map_err(io)?;
             // The last line of a run that is being written may be half of one.
@@ -74,12 +74,32 @@ impl Curves {
     }
 }
 
-/// The folder's name, also for the metrics file in it.
-fn name(run: &Path) -> String {
+/// Names that tell the runs apart: each with as many of the folders above it as that takes.
+pub(super) fn labels(runs: &[PathBuf]) -> Vec<String> {
+    let places: Vec<Vec<String>> = runs.iter().map(|run| places(run)).collect();
+    let label = |own: &Vec<String>| {
+        let is_clear = |count: &usize| {
+            let mut others = places.iter().filter(|other| *other != own);
+            others.all(|other| last(other, *count) != last(own, *count))
+        };
+        last(own, (1..own.len()).find(is_clear).unwrap_or(own.len()))
+    };
+    places.iter().map(label).collect()
+}
+
+fn last(places: &[String], count: usize) -> String {
+    places[places.len().saturating_sub(count)..].join("/")
+}
+
+/// The folders down to a run's own, which stands for the metrics file in it; a file of another name stands for itself.
+fn places(run: &Path) -> Vec<String> {
     let run = run.canonicalize().unwrap_or_else(|_| run.to_owned());
-    let folder = if run.is_dir() { Some(run.as_path()) } else { run.parent() };
-    let name = folder.and_then(Path::file_name).unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    let run = match run.file_name() {
+        Some(name) if name == METRICS_FILE => run.parent().unwrap_or(&run).to_owned(),
+        _ if run.is_file() => run.with_extension(""),
+        _ => run,
+    };
+    run.components().map(|place| place.as_os_str().to_string_lossy().into_owned()).collect()
 }
 
 /// The running mean over a fiftieth of the points, for the eye; the ends use what there is.

@@ -66,6 +66,35 @@ fn a_run_of_one_step_and_one_that_never_changes_can_be_drawn() {
     plot(&runs, &runs[0].join("curves")).unwrap();
 }
 
+/// One model's metrics of several stages lie in one folder, and runs of two models may have the same name.
+#[test]
+fn labels_tell_runs_apart() {
+    let (a, b) = (run("a/tiny", &metrics(3, 5.0)), run("b/tiny", &metrics(3, 5.0)));
+    for stage in ["metrics-first", "metrics-fifth"] {
+        std::fs::copy(a.join("metrics.jsonl"), a.join(format!("{stage}.jsonl"))).unwrap();
+    }
+    let check = |runs: &[PathBuf], wanted: &[&str]| {
+        let [svg, _] = plot(runs, &a.join("labels")).unwrap();
+        let text = std::fs::read_to_string(svg).unwrap();
+        for label in wanted {
+            assert!(text.lines().any(|line| line.trim() == *label), "{label}");
+        }
+    };
+    let stages = [a.join("metrics-first.jsonl"), a.join("metrics-fifth.jsonl"), a.join("metrics.jsonl")];
+    check(&stages, &["metrics-first", "metrics-fifth", "tiny"]);
+    check(&[a.clone(), b], &["a/tiny", "b/tiny"]);
+}
+
+#[test]
+fn a_point_in_the_name_of_a_figure_is_no_ending() {
+    let one = run("point", &metrics(3, 5.0));
+    for (output, wanted) in [("lr-2e-3.5", "lr-2e-3.5"), ("curves.png", "curves"), ("x.svg", "x")] {
+        let [svg, png] = plot(std::slice::from_ref(&one), &one.join(output)).unwrap();
+        assert_eq!(svg, one.join(format!("{wanted}.svg")));
+        assert_eq!(png, one.join(format!("{wanted}.png")));
+    }
+}
+
 #[test]
 fn a_line_that_is_being_written_is_no_error() {
     let folder = run("half", &(metrics(3, 5.0) + "{\"step\": 4, \"tok"));
