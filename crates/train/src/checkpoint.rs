@@ -57,6 +57,17 @@ pub fn save(trainer: &Trainer, recipe: &Recipe, cursor: Value, folder: &Path) ->
     Ok(path)
 }
 
+/// Removes what a run that was killed while it saved has left below `folder`.
+pub fn remove_unfinished(folder: &Path) -> Result<(), TrainError> {
+    let is_unfinished = |name: &str| name.starts_with(".step-") && name.ends_with(".tmp");
+    for path in entries(folder)? {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_unfinished) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// The latest checkpoint below `folder`.
 pub fn latest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
     Ok(list(folder)?.pop())
@@ -147,18 +158,25 @@ fn load_moments(
 
 /// Whole checkpoints below `folder`, the oldest first.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io_at(folder))? {
-        let path = entry.map_err(io_at(folder))?.path();
+    for path in entries(folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let step = name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok());
         found.extend(step.map(|step| (step, path)));
     }
     found.sort();
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// What is in a folder; nothing in one that is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    match folder.exists() {
+        true => {
+            let entries = fs::read_dir(folder).map_err(io_at(folder))?;
+            entries.map(|entry| Ok(entry.map_err(io_at(folder))?.path())).collect()
+        }
+        false => Ok(Vec::new()),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), TrainError> {

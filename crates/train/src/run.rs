@@ -103,6 +103,7 @@ pub fn run_on(
         (None, false) => Trainer::new(recipe, initial(recipe, &config)?),
     };
     std::fs::create_dir_all(&folder).map_err(|error| TrainError::Io { path: folder.clone(), error })?;
+    checkpoint::remove_unfinished(&folder)?;
     let metrics = Metrics::open(&recipe.run, trainer.progress().step)?;
     let parameters = trainer.params().values().len();
     let started = Event::Started { step: trainer.progress().step, parameters, threads: trainer.threads() };

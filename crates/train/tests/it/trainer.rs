@@ -176,14 +176,19 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
         })
     });
     assert!(run_and_die.is_err());
-    let unfinished = killed.run.join("checkpoints/.step-00000008.tmp");
-    std::fs::create_dir_all(&unfinished).unwrap();
-    std::fs::write(unfinished.join("model.safetensors"), b"half").unwrap();
+    // One of a step that is saved again, one that is not.
+    for step in [".step-00000008.tmp", ".step-00000007.tmp"] {
+        let unfinished = killed.run.join("checkpoints").join(step);
+        std::fs::create_dir_all(&unfinished).unwrap();
+        std::fs::write(unfinished.join("model.safetensors"), b"half").unwrap();
+    }
     let metrics = killed.run.join("metrics.jsonl");
     let half = std::fs::read_to_string(&metrics).unwrap() + "{\"step\": 8, \"lo";
     std::fs::write(&metrics, half).unwrap();
     let last = run_on(&killed, &mut copy_task(), &[], true, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(bits(&last) == want);
+    let left = std::fs::read_dir(killed.run.join("checkpoints")).unwrap();
+    assert_eq!(left.count(), 2, "the last two checkpoints, and nothing unfinished");
     assert_eq!(std::fs::read_to_string(metrics).unwrap().lines().count(), 11);
 }
 
