@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::data::DataSettings;
 use crate::error::TrainError;
 use crate::params::{Layout, Params, Tensor};
-use crate::recipe::Recipe;
+use crate::recipe::{MOST_THREADS, Recipe};
 use crate::trainer::{Progress, Trainer};
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -82,6 +82,18 @@ pub fn tokenizer(path: &Path) -> Result<PathBuf, TrainError> {
             Ok(DataSettings::from_recipe(data.unwrap_or(&Map::new()))?.tokenizer)
         }
         false => Ok(path.to_owned()),
+    }
+}
+
+/// How many threads a checkpoint was computed with; older ones may leave it open with 0.
+pub fn threads(path: &Path) -> Result<usize, TrainError> {
+    let found = &read_state(path)?.recipe["threads"];
+    match found.as_u64() {
+        Some(threads) if threads <= MOST_THREADS as u64 => Ok(threads as usize),
+        _ => {
+            let problem = format!("recipe.threads is {found}, expected 0 to {MOST_THREADS}");
+            Err(TrainError::Checkpoint { path: path.join(TRAINER_FILE), problem })
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::schedule::Schedule;
 /// Largest recipe that is read.
 const RECIPE_LIMIT: u64 = 1 << 20;
 
+/// As many as anybody may ask for.
+pub(crate) const MOST_THREADS: usize = 1024;
+
 /// A training run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +29,8 @@ pub struct Recipe {
     /// Seed of new weights; the data has its own.
     #[serde(default)]
     pub seed: u64,
-    /// Threads; 0 is one per processor. Another number gives other roundings.
+    /// Threads; 0 is one per processor, and in a run that is resumed what it was begun with. Another number gives other
+    /// roundings.
     #[serde(default)]
     pub threads: usize,
     /// A checkpoint to begin with, in place of new weights: fine-tuning.
@@ -237,7 +241,7 @@ impl Recipe {
         within("batch.length", batch.length, 1, most)?;
         within("batch.sequences", batch.sequences, 1, 1 << 16)?;
         within("batch.accumulation", batch.accumulation, 1, 1 << 16)?;
-        within("threads", self.threads, 0, 1024)?;
+        within("threads", self.threads, 0, MOST_THREADS)?;
         within("checkpoint.keep", self.checkpoint.keep, 1, 1000)?;
         within("schedule.steps", schedule.steps, 1, 1 << 40)?;
         let ramps = schedule.warmup_steps.saturating_add(schedule.decay_steps);

@@ -89,9 +89,10 @@ pub fn run_on(
     watcher: &mut Watcher<'_>,
 ) -> Result<PathBuf, TrainError> {
     let config = recipe.config()?;
-    memory::check(recipe, &config, recipe.threads())?;
     let folder = recipe.run.join("checkpoints");
     let last = checkpoint::latest(&folder)?;
+    let recipe = &with_threads(recipe, last.as_deref().filter(|_| resume))?;
+    memory::check(recipe, &config, recipe.threads())?;
     let mut trainer = match (&last, resume) {
         (Some(_), false) => return Err(TrainError::Occupied { path: recipe.run.clone() }),
         (None, true) => return Err(TrainError::NoCheckpoint { path: folder }),
@@ -111,6 +112,16 @@ pub fn run_on(
     let _ = watcher(&started);
     let mut run = Run { recipe, source, held_out, watcher, metrics, folder, saved: Instant::now(), last };
     run.train(&mut trainer)
+}
+
+/// The number of threads is a part of the result: one that the recipe leaves open is that of the checkpoint, or fixed now.
+fn with_threads(recipe: &Recipe, last: Option<&Path>) -> Result<Recipe, TrainError> {
+    let begun_with = match (recipe.threads, last) {
+        (0, Some(path)) => checkpoint::threads(path)?,
+        (threads, _) => threads,
+    };
+    let recipe = Recipe { threads: begun_with, ..recipe.clone() };
+    Ok(Recipe { threads: recipe.threads(), ..recipe })
 }
 
 /// Weights to begin with: of another checkpoint, the mean of several, or new ones.

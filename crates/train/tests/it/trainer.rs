@@ -89,6 +89,26 @@ fn a_resumed_run_ends_with_the_same_bits() {
     assert_eq!(metrics.lines().count(), 15, "one line per step, none twice");
 }
 
+/// Another machine may have other processors; a run that was begun with so many threads goes on with them.
+#[test]
+fn a_number_of_threads_that_is_left_open_stays_what_it_was() {
+    let mut recipe = recipe(&folder("open-threads"), 10, "");
+    let mut threads = Vec::new();
+    // What 0 stands for, on a machine with three processors.
+    for (resume, given) in [(false, 3), (true, 0), (true, 1)] {
+        recipe.threads = given;
+        let mut watcher = |event: &Event<'_>| match event {
+            Event::Started { threads: found, .. } => {
+                threads.push(*found);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        };
+        run_on(&recipe, &mut copy_task(), &[], resume, &mut watcher).unwrap();
+    }
+    assert_eq!(threads, [3, 3, 1], "one that is given counts");
+}
+
 /// What only fills up is not observed: neither in the experts' loads nor in the largest logits.
 #[test]
 fn padding_is_not_observed() {
