@@ -48,8 +48,8 @@ pub fn max_violation(layout: &Layout, loads: &[u64]) -> f32 {
 }
 
 /// `factor Σ_sequences Σ_i f_i P_i` (V3's equations 17 to 20): `f_i` the share of tokens that chose expert
-/// `i`, times experts / chosen; `P_i` its mean share of a token's scores. Adds the gradient for the scores;
-/// `f` has none.
+/// `i`, times experts / chosen; `P_i` its mean share of a token's scores. Padding is no token. Adds the gradient for
+/// the scores; `f` has none.
 pub fn sequence_loss(
     config: &Config,
     routing: &Routing,
@@ -60,24 +60,35 @@ pub fn sequence_loss(
     let (experts, k) = (config.n_routed_experts, config.num_experts_per_tok);
     let mut loss = 0.0;
     let mut d_rows = d_scores.map(|d| d.chunks_exact_mut(length * experts));
-    let sequences =
-        routing.scores.chunks_exact(length * experts).zip(routing.experts.chunks_exact(length * k));
-    for (scores, chosen) in sequences {
-        let mut f = vec![0f32; experts];
-        let unit = experts as f32 / (k * length) as f32;
-        chosen.iter().for_each(|expert| f[*expert as usize] += unit);
+    let sequences = routing.scores.chunks_exact(length * experts);
+    let sequences = sequences.zip(routing.experts.chunks_exact(length * k));
+    for ((scores, chosen), counting) in sequences.zip(routing.counting.chunks_exact(length)) {
         let d_rows = d_rows.as_mut().and_then(Iterator::next).unwrap_or_default();
+        let tokens = counting.iter().filter(|counts| **counts).count() as f32;
+        let mut f = vec![0f32; experts];
+        let chosen = chosen.chunks_exact(k).zip(counting).filter(|(_, counts)| **counts);
+        for expert in chosen.flat_map(|(chosen, _)| chosen) {
+            f[*expert as usize] += experts as f32 / (k as f32 * tokens);
+        }
         let mut d_tokens = d_rows.chunks_exact_mut(experts);
-        for scores in scores.chunks_exact(experts) {
-            let sum: f32 = scores.iter().sum();
-            let mean: f32 = scores.iter().zip(&f).map(|(s, f)| s * f).sum::<f32>() / sum;
-            loss += f64::from(mean) / length as f64;
-            for (d, f) in d_tokens.next().unwrap_or_default().iter_mut().zip(&f) {
-                *d += factor / (length as f32 * sum) * (f - mean);
+        for (scores, counts) in scores.chunks_exact(experts).zip(counting) {
+            let d_token = d_tokens.next().unwrap_or_default();
+            if *counts {
+                loss += f64::from(token_loss(scores, &f, factor / tokens, d_token)) / f64::from(tokens);
             }
         }
     }
     loss * f64::from(factor)
+}
+
+/// `Σ_i f_i s_i / Σ s` of one token; adds `factor` times its gradient.
+fn token_loss(scores: &[f32], f: &[f32], factor: f32, d_scores: &mut [f32]) -> f32 {
+    let sum: f32 = scores.iter().sum();
+    let mean = scores.iter().zip(f).map(|(s, f)| s * f).sum::<f32>() / sum;
+    for (d, f) in d_scores.iter_mut().zip(f) {
+        *d += factor / sum * (f - mean);
+    }
+    mean
 }
 
 #[cfg(test)]

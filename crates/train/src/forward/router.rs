@@ -27,6 +27,8 @@ pub struct Routing {
     pub(crate) by_expert: Vec<u32>,
     /// Where each expert's positions begin in `by_expert`, `[n_routed_experts + 1]`.
     pub(crate) starts: Vec<usize>,
+    /// Which tokens are not padding, `[T]`.
+    pub(crate) counting: Vec<bool>,
 }
 
 /// Routes each row of `x` (`[T, hidden]`).
@@ -82,8 +84,10 @@ impl Routing {
         }
     }
 
-    /// Adds how many tokens each expert was given, of those that count.
-    pub(crate) fn count(&self, counting: &[bool], loads: &mut [u64]) {
+    /// Adds how many tokens each expert was given, of those that count, and remembers which those are.
+    pub(crate) fn count(&mut self, counting: &[bool], loads: &mut [u64]) {
+        self.counting.clear();
+        self.counting.extend_from_slice(counting);
         let k = self.experts.len() / counting.len().max(1);
         for (experts, counts) in self.experts.chunks_exact(k.max(1)).zip(counting) {
             experts.iter().for_each(|expert| loads[*expert as usize] += u64::from(*counts));
