@@ -28,7 +28,8 @@ pub(crate) struct EvaluateArgs {
     /// Cases of each cell.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = positive)]
     cases: usize,
-    /// Seed of the cases; that of training data is 1.
+    /// Seed of the cases; with a `data.seed` that the model was trained with, those of the seen cells may be ones that it
+    /// has learned. The small model's are 1 and others below 99.
     #[arg(long, default_value_t = 99)]
     seed: u64,
     /// Evaluate the keyword program instead of a model.
