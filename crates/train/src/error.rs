@@ -66,7 +66,9 @@ pub enum TrainError {
     #[error("{tensor} has numbers that are not finite; such weights are neither saved nor published")]
     NotFiniteWeights { tensor: String },
     /// The run needs more memory than there is.
-    #[error("the run needs about {needed} MB, {available} MB are free; use fewer threads or a smaller model")]
+    #[error(
+        "the run needs about {needed} MB, {available} MB are free; use fewer threads, smaller batches, less data or a smaller model"
+    )]
     Memory { needed: u64, available: u64 },
     /// INT4 groups do not fit a matrix.
     #[error("{tensor} has {cols} inputs, INT4 needs a multiple of 32")]

@@ -2,30 +2,47 @@
 
 use k2_kernels::memory::available_memory;
 use k2_model::Config;
+use std::path::Path;
 
+use crate::data::DataSettings;
 use crate::error::TrainError;
 use crate::optimizer::MatrixRule;
 use crate::recipe::Recipe;
 use crate::step::micro_tokens;
 
-/// Refuses a run that needs more than the system has free, where the system says so, or absurdly much.
-pub fn check(recipe: &Recipe, config: &Config, threads: usize) -> Result<(), TrainError> {
-    let (needed, available) = (needed(recipe, config, threads), available_memory().unwrap_or(1 << 46));
+/// Bytes of a position in a batch: a token, a target, a weight and a document's number.
+const POSITION: u128 = 16;
+
+/// Refuses a run that needs more than the system has free, where the system says so, or absurdly much. `records` are the
+/// bytes of data that is not read yet.
+pub fn check(recipe: &Recipe, config: &Config, threads: usize, records: u64) -> Result<(), TrainError> {
+    let needed = needed(recipe, config, threads) + u128::from(records);
+    let available = available_memory().unwrap_or(1 << 46);
     match needed <= u128::from(available) {
         true => Ok(()),
         false => Err(TrainError::Memory { needed: (needed >> 20) as u64, available: available >> 20 }),
     }
 }
 
-/// Bytes that a run will hold at its peak, roughly: weights, moments, each thread's gradient and buffers, and the
-/// moments once more as the bytes of a checkpoint.
+/// Bytes that the files of a recipe's data take when they are encoded, roughly: a token is about four bytes of text, and
+/// eight in memory (its id and its weight).
+pub fn records(settings: &DataSettings) -> u64 {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let paths = settings.sources.iter().filter_map(|source| source.path.as_deref());
+    paths.map(|path| size(path).saturating_mul(2)).fold(0, u64::saturating_add)
+}
+
+/// Bytes that a run will hold at its peak, roughly: weights, moments, each thread's gradient and buffers, the
+/// moments once more as the bytes of a checkpoint, and the batches of a step and of the held-out loss.
 fn needed(recipe: &Recipe, config: &Config, threads: usize) -> u128 {
     let (matrices, tables) = parameters(config);
     let second = if recipe.optimizer.matrices == MatrixRule::AdamW { matrices + tables } else { tables };
     let copies = 2 + threads as u128 + u128::from(recipe.quantization.is_some());
     let buffers = threads as u128 * buffers(config, recipe.batch.length);
     let saving = matrices + tables + second;
-    4 * ((matrices + tables) * copies + second + buffers + saving)
+    let batches = (recipe.batch.accumulation as u128) + recipe.evaluation.batches as u128;
+    let positions = batches * (recipe.batch.sequences as u128) * (recipe.batch.length as u128);
+    4 * ((matrices + tables) * copies + second + buffers + saving) + POSITION * positions
 }
 
 /// Numbers in the matrices of all layers, and in embeddings and head.

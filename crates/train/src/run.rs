@@ -54,8 +54,8 @@ pub type Watcher<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + 'a;
 /// without, the folder must not hold one. Returns the last checkpoint.
 pub fn run(recipe: &Recipe, resume: bool, watcher: &mut Watcher<'_>) -> Result<PathBuf, TrainError> {
     let config = recipe.config()?;
-    memory::check(recipe, &config, recipe.threads())?;
     let settings = DataSettings::from_recipe(&recipe.data)?;
+    memory::check(recipe, &config, recipe.threads(), memory::records(&settings))?;
     let mut stream = Stream::open(&settings, recipe.batch.sequences, recipe.batch.length)?;
     let held_out = stream.held_out(recipe.evaluation.batches)?;
     check_evaluation(recipe, &held_out)?;
@@ -92,7 +92,7 @@ pub fn run_on(
     let folder = recipe.run.join("checkpoints");
     let last = checkpoint::latest(&folder)?;
     let recipe = &with_threads(recipe, last.as_deref().filter(|_| resume))?;
-    memory::check(recipe, &config, recipe.threads())?;
+    memory::check(recipe, &config, recipe.threads(), 0)?;
     let mut trainer = match (&last, resume) {
         (Some(_), false) => return Err(TrainError::Occupied { path: recipe.run.clone() }),
         (None, true) => return Err(TrainError::NoCheckpoint { path: folder }),

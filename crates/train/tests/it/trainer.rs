@@ -327,6 +327,28 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_allocated() {
     assert!(u128::from(needed) << 20 >= 5 * 4 * experts, "{needed} MB");
 }
 
+/// What is read and packed is counted too.
+#[test]
+fn data_that_does_not_fit_is_refused_before_it_is_read() {
+    let base = recipe(&folder("memory-data"), 10, "");
+    let needed = |recipe: &k2_train::Recipe| match run(recipe, false, &mut |_| ControlFlow::Continue(())) {
+        Err(TrainError::Memory { needed, .. }) => needed,
+        other => panic!("{other:?}"),
+    };
+    let mut batches = base.clone();
+    (batches.batch.sequences, batches.batch.accumulation) = (1 << 16, 1 << 24);
+    // Four numbers for each of 64 positions.
+    let least = 16u64 << (16 + 24 + 6 - 20);
+    assert!(needed(&batches) >= least);
+
+    let mut records = base;
+    let path = folder("sparse.jsonl");
+    std::fs::File::create(&path).unwrap().set_len(1 << 42).unwrap();
+    records.data.insert("sources".into(), json!([{ "kind": "jsonl", "path": path }]));
+    assert!(needed(&records) >= 1 << 23);
+    std::fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn a_held_out_loss_of_nothing_is_refused() {
     for (batches, reason) in [(0, "`evaluation.batches` is 0"), (2, "no source holds anything out")] {
