@@ -21,12 +21,16 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     folder
 }
 
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 /// Runs `k2` at the root of the repository.
 pub(crate) fn k2(args: &[&str], stdin: &str) -> Ran {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut child = Command::new(env!("CARGO_BIN_EXE_k2"))
         .args(args)
-        .current_dir(root)
+        .current_dir(root())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

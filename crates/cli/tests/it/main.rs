@@ -9,6 +9,7 @@ mod fixtures;
 mod inspect;
 mod k2;
 mod killed_server;
+mod killed_training;
 mod prefix_store;
 mod run;
 mod serve;

@@ -8,6 +8,7 @@ mod data;
 mod dialogues;
 mod evaluate;
 mod export;
+mod fine_tuning;
 mod finite_differences;
 mod fixtures;
 mod models;

@@ -18,7 +18,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Weights of a checkpoint, bit by bit.
-fn bits(path: &Path) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn bits(path: &Path) -> (Vec<u8>, Vec<u8>) {
     let read = |name| std::fs::read(path.join(name)).unwrap();
     (read("model.safetensors"), read("optimizer.safetensors"))
 }
@@ -71,22 +71,29 @@ fn a_run_can_begin_with_the_mean_of_others() {
 #[test]
 fn a_resumed_run_ends_with_the_same_bits() {
     let changes = "[checkpoint]\nevery_steps = 4\nevery_minutes = 0.0\n[quantization]\nlast_steps = 5";
-    let whole = recipe(&folder("whole"), 15, changes);
-    let want =
-        bits(&run_on(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
-    let cut = recipe(&folder("cut"), 15, changes);
-    for (resume, stop) in [(false, 3), (true, 9), (true, 10), (true, 99)] {
-        let mut watcher = |event: &Event<'_>| match event {
-            Event::Step { report, .. } if report.step == stop => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
+    for accumulation in [1, 3] {
+        let begin = |name: &str| {
+            let mut recipe = recipe(&folder(&format!("{name}-{accumulation}")), 15, changes);
+            recipe.batch.accumulation = accumulation;
+            recipe
         };
-        run_on(&cut, &mut copy_task(), &[], resume, &mut watcher).unwrap();
+        let whole = begin("whole");
+        let want =
+            bits(&run_on(&whole, &mut copy_task(), &[], false, &mut |_| ControlFlow::Continue(())).unwrap());
+        let cut = begin("cut");
+        for (resume, stop) in [(false, 3), (true, 9), (true, 10), (true, 99)] {
+            let mut watcher = |event: &Event<'_>| match event {
+                Event::Step { report, .. } if report.step == stop => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            };
+            run_on(&cut, &mut copy_task(), &[], resume, &mut watcher).unwrap();
+        }
+        let checkpoints = cut.run.join("checkpoints");
+        assert!(bits(&latest(&checkpoints).unwrap().unwrap()) == want, "{accumulation}: other bits");
+        assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 2, "the last two are kept");
+        let metrics = std::fs::read_to_string(cut.run.join("metrics.jsonl")).unwrap();
+        assert_eq!(metrics.lines().count(), 15, "one line per step, none twice");
     }
-    let checkpoints = cut.run.join("checkpoints");
-    assert!(bits(&latest(&checkpoints).unwrap().unwrap()) == want, "resumed runs give other bits");
-    assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 2, "the last two are kept");
-    let metrics = std::fs::read_to_string(cut.run.join("metrics.jsonl")).unwrap();
-    assert_eq!(metrics.lines().count(), 15, "one line per step, none twice");
 }
 
 /// Another machine may have other processors; a run that was begun with so many threads goes on with them.
