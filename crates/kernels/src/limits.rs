@@ -34,7 +34,7 @@ pub struct Limits {
     /// f32 operations, a fused multiply-add counting as two.
     pub f32_operations: f64,
     /// int8 operations, a multiply-add counting as two: products of bytes in pairs, widened and added
-    /// (AVX2 `vpmaddubsw`, `vpmaddwd`, `vpaddd`). Not measured without AVX2.
+    /// (AVX2 `vpmaddubsw`, `vpmaddwd`, `vpaddd`; `vpdpbusd` where AVX-512 has it). Not measured without AVX2.
     pub int8_operations: Option<f64>,
 }
 
@@ -87,37 +87,30 @@ fn sum_words_body(words: &[u64], sum: &mut u64) {
 
 /// Chains of multiply-adds that do not wait for each other, as many as the registers hold.
 fn f32_operations(pool: &Pool) -> f64 {
-    let isa = isa();
-    let chains = if isa == Isa::Avx512 { 12 } else { 6 };
-    let per_round = (chains * LANES * 2) as f64;
-    best(|| {
-        per_second(pool, per_round, |rounds| match chains {
-            12 => multiply_add_12(isa, rounds, black_box(0.999)),
-            _ => multiply_add_6(isa, rounds, black_box(0.999)),
-        })
-    })
+    let of = |chains: usize, work: &(dyn Fn(usize) + Sync)| {
+        best(|| per_second(pool, (chains * LANES * 2) as f64, work))
+    };
+    match isa() {
+        // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen AVX-512 F.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => of(WIDE_CHAINS, &|rounds| unsafe { f32_avx512(rounds, black_box(0.999)) }),
+        isa => of(CHAINS, &|rounds| multiply_add(isa, rounds, black_box(0.999))),
+    }
 }
+
+/// Chains where there are 16 registers, a sum of 16 lanes taking two.
+const CHAINS: usize = 6;
+
+/// Chains where a register is as long as a sum.
+#[cfg(target_arch = "x86_64")]
+const WIDE_CHAINS: usize = 12;
 
 per_isa! {
-    fn multiply_add_6(rounds: usize, factor: f32) = six_chains
-}
-
-per_isa! {
-    fn multiply_add_12(rounds: usize, factor: f32) = twelve_chains
+    fn multiply_add(rounds: usize, factor: f32) = multiply_add_body
 }
 
 #[inline(always)]
-fn six_chains(rounds: usize, factor: f32) {
-    multiply_add::<6>(rounds, factor);
-}
-
-#[inline(always)]
-fn twelve_chains(rounds: usize, factor: f32) {
-    multiply_add::<12>(rounds, factor);
-}
-
-#[inline(always)]
-fn multiply_add<const CHAINS: usize>(rounds: usize, factor: f32) {
+fn multiply_add_body(rounds: usize, factor: f32) {
     let mut sums: [Sum; CHAINS] = [[1.0; LANES]; CHAINS];
     for _ in 0..rounds {
         for sum in &mut sums {
@@ -129,13 +122,33 @@ fn multiply_add<const CHAINS: usize>(rounds: usize, factor: f32) {
     black_box(sums);
 }
 
+/// In intrinsics: chains of 16 lanes the compiler makes into vectors across chains, which gather and scatter.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn f32_avx512(rounds: usize, factor: f32) {
+    use std::arch::x86_64::*;
+    let (factor, mut sums) = (_mm512_set1_ps(factor), [_mm512_set1_ps(1.0); WIDE_CHAINS]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, factor);
+        }
+    }
+    black_box(sums);
+}
+
 #[cfg(target_arch = "x86_64")]
 fn int8_operations(pool: &Pool) -> Option<f64> {
-    if !is_x86_feature_detected!("avx2") {
-        return None;
+    let of =
+        |per_round: usize, work: &(dyn Fn(usize) + Sync)| best(|| per_second(pool, per_round as f64, work));
+    match isa() {
+        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
+            // SAFETY: VNNI has just been seen, the rest by `Isa::available`.
+            Some(of(2 * WIDE_CHAINS * 64, &|rounds| unsafe { int8_vnni(rounds) }))
+        }
+        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen AVX2.
+        Isa::Avx2 | Isa::Avx512 => Some(of(INT8_CHAINS * 64, &|rounds| unsafe { int8_avx2(rounds) })),
+        Isa::Scalar | Isa::Neon => None,
     }
-    // SAFETY: AVX2 has just been seen.
-    Some(best(|| per_second(pool, (INT8_CHAINS * 64) as f64, |rounds| unsafe { int8_avx2(rounds) })))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -163,8 +176,22 @@ fn int8_avx2(rounds: usize) {
     black_box(sums);
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn int8_vnni(rounds: usize) {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm512_set1_epi8(black_box(1)), _mm512_set1_epi8(black_box(1)));
+    let mut sums = [_mm512_setzero_si512(); WIDE_CHAINS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, a, b);
+        }
+    }
+    black_box(sums);
+}
+
 /// Operations per second of `work`, which does `per_round` in each of the rounds it is asked for, on all threads.
-fn per_second(pool: &Pool, per_round: f64, work: impl Fn(usize) + Sync) -> f64 {
+fn per_second(pool: &Pool, per_round: f64, work: &(dyn Fn(usize) + Sync)) -> f64 {
     const ROUNDS: usize = 10_000;
     let start = Instant::now();
     work(ROUNDS);

@@ -45,7 +45,7 @@ impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, O
 
     #[inline(always)]
     fn dot(&self, x: &Block) -> L::Int {
-        L::dot::<BITS>(&self.codes, &x.codes)
+        L::dot::<BITS>(&self.codes, x)
     }
 
     #[inline(always)]
@@ -80,7 +80,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for WithMin<L, BITS> {
 
     #[inline(always)]
     fn dot(&self, x: &Block) -> L::Int {
-        L::dot::<BITS>(&self.codes, &x.codes)
+        L::dot::<BITS>(&self.codes, x)
     }
 
     #[inline(always)]
@@ -120,7 +120,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
 
     #[inline(always)]
     fn dot(&self, x: &Block) -> L::Int {
-        L::dot_scaled::<BITS>(&self.codes, &x.codes, &self.half_scales)
+        L::dot_scaled::<BITS>(&self.codes, x, &self.half_scales)
     }
 
     #[inline(always)]
@@ -163,7 +163,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for HalvesWithMin<L, BITS> {
 
     #[inline(always)]
     fn dot(&self, x: &Block) -> L::Int {
-        L::dot_scaled::<BITS>(&self.codes, &x.codes, &self.half_scales)
+        L::dot_scaled::<BITS>(&self.codes, x, &self.half_scales)
     }
 
     #[inline(always)]

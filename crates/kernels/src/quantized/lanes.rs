@@ -2,7 +2,7 @@
 //!
 //! Lane `r` belongs to row `r`. An `Int` holds 32 bits of each row: four codes, or one whole number.
 
-use super::activations::{BLOCK, Block};
+use super::activations::Block;
 
 /// Rows in a vector.
 pub(super) const ROWS: usize = 8;
@@ -85,22 +85,18 @@ pub(super) trait Lanes: Copy {
     fn store(a: Self::Float) -> [f32; ROWS];
 
     /// `Σ_i codes[i] x[i]`; codes are unsigned and have `BITS` bits, or signed if `BITS` is 8.
-    fn dot<const BITS: u32>(codes: &[Self::Int; 8], x: &[i8; BLOCK]) -> Self::Int;
+    fn dot<const BITS: u32>(codes: &[Self::Int; 8], x: &Block) -> Self::Int;
     /// The same with each half of the columns times its scale, given twice as i16.
-    fn dot_scaled<const BITS: u32>(
-        codes: &[Self::Int; 8],
-        x: &[i8; BLOCK],
-        scales: &[Self::Int; 2],
-    ) -> Self::Int;
-    /// Whether [`Lanes::dots`] is faster than as many times [`Lanes::dot`].
-    const TILES: bool = false;
+    fn dot_scaled<const BITS: u32>(codes: &[Self::Int; 8], x: &Block, scales: &[Self::Int; 2]) -> Self::Int;
+    /// Up to how many bits of a code [`Lanes::dots`] is faster than as many times [`Lanes::dot`].
+    const MOST_TILE_BITS: u32 = 0;
     /// [`Lanes::dot`] of two groups of codes with four tokens.
     #[inline(always)]
     fn dots<const BITS: u32>(codes: [&[Self::Int; 8]; 2], x: [&Block; TOKENS]) -> Tile<Self> {
         let mut tile = [[Self::splat(0); 2]; TOKENS];
         for (dots, x) in tile.iter_mut().zip(x) {
             for (dot, codes) in dots.iter_mut().zip(codes) {
-                *dot = Self::dot::<BITS>(codes, &x.codes);
+                *dot = Self::dot::<BITS>(codes, x);
             }
         }
         tile
@@ -115,7 +111,7 @@ pub(super) trait Lanes: Copy {
         let mut tile = [[Self::splat(0); 2]; TOKENS];
         for (dots, x) in tile.iter_mut().zip(x) {
             for ((dot, codes), scales) in dots.iter_mut().zip(codes).zip(scales) {
-                *dot = Self::dot_scaled::<BITS>(codes, &x.codes, scales);
+                *dot = Self::dot_scaled::<BITS>(codes, x, scales);
             }
         }
         tile

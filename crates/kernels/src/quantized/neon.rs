@@ -252,14 +252,15 @@ impl<const DOTPROD: bool, const PANELS: bool> Lanes for Neon<DOTPROD, PANELS> {
     }
 
     #[inline(always)]
-    fn dot<const BITS: u32>(codes: &[Ints; 8], x: &[i8; BLOCK]) -> Ints {
-        let sums = dot::<DOTPROD>(codes, x, (0, 8));
+    fn dot<const BITS: u32>(codes: &[Ints; 8], x: &Block) -> Ints {
+        let sums = dot::<DOTPROD>(codes, &x.codes, (0, 8));
         both!(|half| vreinterpretq_u32_s32(sums[half]))
     }
 
     #[inline(always)]
-    fn dot_scaled<const BITS: u32>(codes: &[Ints; 8], x: &[i8; BLOCK], scales: &[Ints; 2]) -> Ints {
-        let (first, second) = (dot::<DOTPROD>(codes, x, (0, 4)), dot::<DOTPROD>(codes, x, (4, 8)));
+    fn dot_scaled<const BITS: u32>(codes: &[Ints; 8], x: &Block, scales: &[Ints; 2]) -> Ints {
+        let (first, second) =
+            (dot::<DOTPROD>(codes, &x.codes, (0, 4)), dot::<DOTPROD>(codes, &x.codes, (4, 8)));
         both!(|half| {
             let scale = |scales: &Ints| vshrq_n_s32::<16>(vreinterpretq_s32_u32(scales[half]));
             let sum = vmulq_s32(first[half], scale(&scales[0]));

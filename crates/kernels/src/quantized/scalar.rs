@@ -168,21 +168,21 @@ impl<const PANELS: bool> Lanes for Scalar<PANELS> {
     }
 
     #[inline(never)]
-    fn dot<const BITS: u32>(codes: &[Ints; 8], x: &[i8; BLOCK]) -> Ints {
-        let product = |r: usize, i: usize| code::<BITS>(codes[i / 4][r], i % 4) * i32::from(x[i]);
+    fn dot<const BITS: u32>(codes: &[Ints; 8], x: &Block) -> Ints {
+        let product = |r: usize, i: usize| code::<BITS>(codes[i / 4][r], i % 4) * i32::from(x.codes[i]);
         std::array::from_fn(|r| (0..BLOCK).map(|i| product(r, i)).sum::<i32>() as u32)
     }
 
     #[inline(never)]
-    fn dot_scaled<const BITS: u32>(codes: &[Ints; 8], x: &[i8; BLOCK], scales: &[Ints; 2]) -> Ints {
+    fn dot_scaled<const BITS: u32>(codes: &[Ints; 8], x: &Block, scales: &[Ints; 2]) -> Ints {
         let product = |r: usize, i: usize| {
-            halves(scales[i / 16][r])[0] * code::<BITS>(codes[i / 4][r], i % 4) * i32::from(x[i])
+            halves(scales[i / 16][r])[0] * code::<BITS>(codes[i / 4][r], i % 4) * i32::from(x.codes[i])
         };
         std::array::from_fn(|r| (0..BLOCK).map(|i| product(r, i)).sum::<i32>() as u32)
     }
 
     /// As the twin of those that are faster so.
-    const TILES: bool = true;
+    const MOST_TILE_BITS: u32 = 8;
 
     #[inline(never)]
     fn dot_sums(factors: Ints, x: &Block) -> Ints {

@@ -15,13 +15,10 @@ use super::{Format, MOST_GROUPS, MOST_ROWS, MOST_TOKENS, Piece, blocks_per_row};
 /// From so many tokens on it pays to have weights wait.
 const LEAST_TOKENS: usize = 24;
 
-/// Codes of more bits are widened so often that sums do not stay in registers (LOG.md).
-const MOST_BITS: u32 = 5;
-
 /// Whether the rows from the piece's row number `first` on are multiplied in tiles.
 #[inline(always)]
 pub(super) fn pay<L: Lanes, F: Format>(piece: &Piece<'_>, first: usize) -> bool {
-    let small = L::TILES && <F::Group<L> as Group<L>>::BITS <= MOST_BITS;
+    let small = <F::Group<L> as Group<L>>::BITS <= L::MOST_TILE_BITS;
     small && piece.tokens >= LEAST_TOKENS && first + ROWS < piece.rows
 }
 
