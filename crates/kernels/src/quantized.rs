@@ -33,6 +33,8 @@ mod lanes;
 mod neon;
 mod scalar;
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use crate::ggml::GgmlType;
 use crate::interleaved::Interleaved;

@@ -7,7 +7,9 @@
 use std::arch::x86_64::*;
 
 use super::activations::{BLOCK, Block};
-use super::lanes::{Lanes, ROWS, TOKENS, Tile};
+use super::groups::Group;
+use super::lanes::{Lanes, ROWS, TOKENS, Tile, in_tiles};
+use super::wide;
 
 /// Made only in functions compiled for AVX2, FMA and F16C, and AVX-512 VNNI and VL if so said.
 #[derive(Clone, Copy)]
@@ -426,6 +428,14 @@ impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
             }
         }
         sums
+    }
+
+    #[inline(always)]
+    fn add_products<G: Group<Self>>(groups: [&G; 2], x: &[Block], sums: &mut [[__m256; 2]]) {
+        match (VNNI, groups[0].linear(), groups[1].linear()) {
+            (true, Some(a), Some(b)) => wide::add_products(G::BITS, [a, b], x, sums),
+            _ => in_tiles(groups, x, sums),
+        }
     }
 
     #[inline(always)]

@@ -18,6 +18,11 @@ pub(super) trait Group<L: Lanes>: Copy {
     fn dot(&self, x: &Block) -> L::Int;
     /// [`Group::dot`] of two groups with four tokens.
     fn dots(groups: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L>;
+    /// The numbers of a group of the form `scale * (code - offset) + min`, if it has that.
+    #[inline(always)]
+    fn linear(&self) -> Option<Linear<'_, L>> {
+        None
+    }
     /// The sums with [`Group::dot`] added.
     fn add(&self, dot: L::Int, x: &Block, sums: L::Float) -> L::Float;
 
@@ -26,6 +31,14 @@ pub(super) trait Group<L: Lanes>: Copy {
     fn multiply(&self, x: &Block, sums: L::Float) -> L::Float {
         self.add(self.dot(x), x, sums)
     }
+}
+
+/// `weight = scale * (code - offset) + min`.
+pub(super) struct Linear<'g, L: Lanes> {
+    pub(super) codes: &'g [L::Int; 8],
+    pub(super) offset: u32,
+    pub(super) scale: L::Float,
+    pub(super) min: Option<L::Float>,
 }
 
 /// `weight = scale * (code - OFFSET)`.
@@ -51,6 +64,11 @@ impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, O
     #[inline(always)]
     fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
         L::dots::<BITS>([&a.codes, &b.codes], x)
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> Option<Linear<'_, L>> {
+        Some(Linear { codes: &self.codes, offset: OFFSET, scale: self.scale, min: None })
     }
 
     #[inline(always)]
@@ -86,6 +104,11 @@ impl<L: Lanes, const BITS: u32> Group<L> for WithMin<L, BITS> {
     #[inline(always)]
     fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
         L::dots::<BITS>([&a.codes, &b.codes], x)
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> Option<Linear<'_, L>> {
+        Some(Linear { codes: &self.codes, offset: 0, scale: self.scale, min: Some(self.min) })
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! Lane `r` belongs to row `r`. An `Int` holds 32 bits of each row: four codes, or one whole number.
 
 use super::activations::Block;
+use super::groups::Group;
 
 /// Rows in a vector.
 pub(super) const ROWS: usize = 8;
@@ -116,6 +117,32 @@ pub(super) trait Lanes: Copy {
         }
         tile
     }
+
+    /// Two groups against all tokens.
+    #[inline(always)]
+    fn add_products<G: Group<Self>>(groups: [&G; 2], x: &[Block], sums: &mut [[Self::Float; 2]]) {
+        in_tiles(groups, x, sums);
+    }
     /// `factors.0 * sums[0] + factors.1 * sums[1]`, the factors being i16.
     fn dot_sums(factors: Self::Int, x: &Block) -> Self::Int;
+}
+
+/// [`Lanes::add_products`], four tokens at a time.
+#[inline(always)]
+pub(super) fn in_tiles<L: Lanes, G: Group<L>>(groups: [&G; 2], x: &[Block], sums: &mut [[L::Float; 2]]) {
+    let ((fours, rest), (sums_of_fours, sums_of_rest)) =
+        (x.as_chunks::<TOKENS>(), sums.as_chunks_mut::<TOKENS>());
+    for (x, sums) in fours.iter().zip(sums_of_fours) {
+        let tile = G::dots(groups, x.each_ref());
+        for ((x, sums), dots) in x.iter().zip(sums).zip(tile) {
+            for ((sum, dot), group) in sums.iter_mut().zip(dots).zip(groups) {
+                *sum = group.add(dot, x, *sum);
+            }
+        }
+    }
+    for (x, sums) in rest.iter().zip(sums_of_rest) {
+        for (sum, group) in sums.iter_mut().zip(groups) {
+            *sum = group.multiply(x, *sum);
+        }
+    }
 }

@@ -6,10 +6,9 @@
 //! is used four times, one that is spread twice. (The register blocking of GEMMs: Goto and van de Geijn, "Anatomy of
 //! High-Performance Matrix Multiplication", 2008.) Sums are those of [`super::several_tokens`], to the bit.
 
-use super::activations::Block;
 use super::ahead::{Ahead, Fetching};
 use super::groups::{Group, Sink};
-use super::lanes::{Lanes, ROWS, Rows, TOKENS};
+use super::lanes::{Lanes, ROWS, Rows};
 use super::{Format, MOST_GROUPS, MOST_ROWS, MOST_TOKENS, Piece, blocks_per_row};
 
 /// From so many tokens on it pays to have weights wait.
@@ -45,11 +44,7 @@ pub(super) unsafe fn whole<L: Lanes, F: Format>(
         }
         for group in 0..F::GROUPS {
             let x = &piece.x[(block * F::GROUPS + group) * piece.stride..][..piece.tokens];
-            add_products::<L, F::Group<L>>(
-                [&sets[0].sink.groups[group], &sets[1].sink.groups[group]],
-                x,
-                sums,
-            );
+            L::add_products([&sets[0].sink.groups[group], &sets[1].sink.groups[group]], x, sums);
         }
     }
     for (out, sums) in out.chunks_mut(MOST_ROWS).zip(sums) {
@@ -79,25 +74,5 @@ impl<G> Sink<G> for Wait<G> {
     fn take(&mut self, group: G) {
         self.groups[self.waiting] = group;
         self.waiting += 1;
-    }
-}
-
-/// Two groups against all tokens.
-#[inline(always)]
-fn add_products<L: Lanes, G: Group<L>>(groups: [&G; 2], x: &[Block], sums: &mut [[L::Float; 2]]) {
-    let ((fours, rest), (sums_of_fours, sums_of_rest)) =
-        (x.as_chunks::<TOKENS>(), sums.as_chunks_mut::<TOKENS>());
-    for (x, sums) in fours.iter().zip(sums_of_fours) {
-        let tile = G::dots(groups, x.each_ref());
-        for ((x, sums), dots) in x.iter().zip(sums).zip(tile) {
-            for ((sum, dot), group) in sums.iter_mut().zip(dots).zip(groups) {
-                *sum = group.add(dot, x, *sum);
-            }
-        }
-    }
-    for (x, sums) in rest.iter().zip(sums_of_rest) {
-        for (sum, group) in sums.iter_mut().zip(groups) {
-            *sum = group.multiply(x, *sum);
-        }
     }
 }
