@@ -4,7 +4,8 @@
 //! A [`GrammarCompiler`] belongs to a tokenizer and is built once. It turns what a request [`Wanted`] into an
 //! [`AnswerGrammar`], of which each answer gets a [`Progress`] of its own. The engine of the masks is llguidance
 //! (github.com/guidance-ai/llguidance); what is ours is the turn format around it ([`lark`]), the reading of
-//! schemas ([`schema`]), and where in an answer the grammar begins ([`progress`]).
+//! schemas ([`schema`]), how much of them there may be ([`bounds`]), and where in an answer the grammar begins
+//! ([`progress`]).
 //!
 //! Schemas of tools are compiled with their keys in the order in which the model reads them in its prompt, since
 //! a grammar fixes the order of properties, and objects have no others than the declared ones unless their schema speaks
@@ -12,9 +13,11 @@
 //! library cannot use (it has no look-around) refuses a strict schema; those that are not strict then go without
 //! their patterns.
 
+pub mod bounds;
 pub mod lark;
 pub mod progress;
 pub mod schema;
+mod stack;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -142,6 +145,16 @@ pub enum GrammarError {
         /// What is wrong.
         reason: String,
     },
+    /// A schema would take the library too deep or too long.
+    #[error("{param}{}: the schema is too much to make a grammar of: {excess}", of(.name))]
+    Excess {
+        /// The schema's place in the request.
+        param: String,
+        /// The tool, if it is one.
+        name: Option<String>,
+        /// What it has too much of.
+        excess: bounds::Excess,
+    },
     /// Too much schema.
     #[error(
         "{param}: the schemas have {bytes} bytes up to here; at most {MAX_SCHEMA_BYTES} are accepted in a request"
@@ -171,6 +184,14 @@ pub enum GrammarError {
     /// The library gave up.
     #[error("the grammar cannot be used: {0}")]
     Library(String),
+    /// There is nowhere to make one.
+    #[error("a thread with {bytes} bytes of stack, which making a grammar needs, cannot be started: {error}")]
+    NoThread {
+        /// The stack.
+        bytes: usize,
+        /// Why not.
+        error: std::io::Error,
+    },
 }
 
 fn of(name: &Option<String>) -> String {
@@ -181,11 +202,12 @@ impl GrammarError {
     /// The field of the request that is to blame, if one is.
     pub fn param(&self) -> Option<&str> {
         match self {
-            Self::NotMfjs { param, .. } | Self::Schema { param, .. } | Self::TooLarge { param, .. } => {
-                Some(param)
-            }
+            Self::NotMfjs { param, .. }
+            | Self::Schema { param, .. }
+            | Self::Excess { param, .. }
+            | Self::TooLarge { param, .. } => Some(param),
             Self::NoMarker { .. } => Some("tools"),
-            Self::Vocabulary { .. } | Self::Library(_) => None,
+            Self::Vocabulary { .. } | Self::Library(_) | Self::NoThread { .. } => None,
         }
     }
 }
@@ -266,6 +288,14 @@ impl GrammarCompiler {
 
     /// The grammar of what is wanted. None where nothing is: free text without tools.
     pub fn compile(&self, wanted: Wanted<'_>) -> Result<Option<AnswerGrammar>, GrammarError> {
+        match (wanted.calls, wanted.content) {
+            (None, ContentForm::Free) => Ok(None),
+            _ => stack::large(|| self.compile_deep(wanted))?,
+        }
+    }
+
+    /// As deep as its schemas.
+    fn compile_deep(&self, wanted: Wanted<'_>) -> Result<Option<AnswerGrammar>, GrammarError> {
         let schemas = schema::all(wanted)?;
         let Some(text) = lark::grammar(wanted, &schemas, &self.markers)? else { return Ok(None) };
         let compile = || Ok((self.compiled(wanted, schemas, &text)?, size(&text)));

@@ -1,10 +1,10 @@
-//! The schemas of a request, made ready for the library: checked where they are strict, `$id` away (the library
+//! The schemas of a request, made ready for the library: bounded, checked where they are strict, `$id` away (the library
 //! would resolve references against it), objects closed that leave it open whether they have other properties than
 //! the declared ones, and keys sorted where the model reads them sorted.
 
 use serde_json::{Map, Value, json};
 
-use super::{ContentForm, GrammarError, MAX_SCHEMA_BYTES, Wanted};
+use super::{ContentForm, GrammarError, MAX_SCHEMA_BYTES, Wanted, bounds};
 use crate::json::Json;
 use crate::message::Tool;
 use crate::mfjs;
@@ -116,8 +116,7 @@ fn of_tool(index: usize, tool: &Tool, sorted: bool) -> Result<Schema, GrammarErr
             json!({ "type": "object", "properties": {}, "additionalProperties": false })
         }
         Some(schema @ Json::Object(_)) => {
-            check(strict, schema, &param, &name)?;
-            ready(as_object(schema.to_value()), sorted, true)
+            ready(as_object(checked(strict, schema, &param, &name)?), sorted, true)
         }
         Some(_) => {
             return Err(GrammarError::Schema { param, name, reason: "a schema must be an object".into() });
@@ -128,16 +127,23 @@ fn of_tool(index: usize, tool: &Tool, sorted: bool) -> Result<Schema, GrammarErr
 
 fn of_content(schema: &Json, strict: bool) -> Result<Schema, GrammarError> {
     let param = "response_format.json_schema.schema".to_owned();
-    check(strict, schema, &param, &None)?;
-    Ok(Schema { param, name: None, strict, value: ready(schema.to_value(), false, false) })
+    let value = ready(checked(strict, schema, &param, &None)?, false, false);
+    Ok(Schema { param, name: None, strict, value })
 }
 
-fn check(strict: bool, schema: &Json, param: &str, name: &Option<String>) -> Result<(), GrammarError> {
+/// A schema that is neither too much nor, if it is strict, out of Moonshot's subset. Whoever follows references comes
+/// after the bounds.
+fn checked(strict: bool, schema: &Json, param: &str, name: &Option<String>) -> Result<Value, GrammarError> {
+    let (param, name) = (|| param.to_owned(), || name.clone());
+    let value = schema.to_value();
+    let bytes = value.to_string().len();
+    if bytes > MAX_SCHEMA_BYTES {
+        return Err(GrammarError::TooLarge { param: param(), bytes });
+    }
+    bounds::check(&value).map_err(|excess| GrammarError::Excess { param: param(), name: name(), excess })?;
     match strict.then(|| mfjs::validate(schema)) {
-        Some(Err(violation)) => {
-            Err(GrammarError::NotMfjs { param: param.to_owned(), name: name.clone(), violation })
-        }
-        _ => Ok(()),
+        Some(Err(violation)) => Err(GrammarError::NotMfjs { param: param(), name: name(), violation }),
+        _ => Ok(value),
     }
 }
 

@@ -298,6 +298,55 @@ fn every_valid_walle_schema_compiles() {
     }
 }
 
+/// A schema whose property is the first of so many definitions, each of which is a link to the next.
+fn chain(links: usize, link: impl Fn(Value) -> Value) -> Value {
+    let next = |place: usize| json!({ "$ref": format!("#/$defs/{}", place + 1) });
+    let definitions = (0..links).map(|place| (place.to_string(), link(next(place))));
+    let last = (links.to_string(), json!({ "type": "string" }));
+    let definitions: serde_json::Map<String, Value> = definitions.chain([last]).collect();
+    json!({ "type": "object", "properties": { "a": { "$ref": "#/$defs/0" } }, "$defs": definitions })
+}
+
+/// Chains of references of a few bytes a link, by every way from a schema to another, in threads of the usual stack.
+#[test]
+fn chains_are_followed_as_long_as_they_may_be() {
+    let (compiler, free) = (compiler(), json!({ "type": "null" }));
+    let compile = |schema: Value| {
+        let tools = tools(
+            json!([{ "type": "function", "function": { "name": "deep", "parameters": schema.clone() } }]),
+        );
+        let calls = Some(Calls { tools: &tools, only: None, parallel: true, sorted: true });
+        let called = Wanted { calls, content: ContentForm::Nothing, reasoning: Reasoning::Never };
+        let content = ContentForm::Json { schema: &schema.into(), strict: false };
+        let said = Wanted { calls: None, content, reasoning: Reasoning::Never };
+        [called, said].map(|wanted| compiler.compile(wanted).map(|grammar| assert!(grammar.is_some())))
+    };
+    let check = |most: usize, link: &dyn Fn(Value) -> Value| {
+        for result in compile(chain(most, link)) {
+            result.unwrap();
+        }
+        let [in_tool, in_format] = compile(chain(most + 1, link)).map(Result::unwrap_err);
+        let says = "the schema is too much to make a grammar of: it is nested ";
+        for (error, param, name) in [
+            (in_tool, "tools[0].function.parameters", " (tool \"deep\")"),
+            (in_format, "response_format.json_schema.schema", ""),
+        ] {
+            assert!(error.to_string().starts_with(&format!("{param}{name}: {says}")), "{error}");
+            assert_eq!(error.param(), Some(param));
+        }
+    };
+    check(998, &|next| next);
+    check(664, &|next| json!({ "type": "object", "properties": { "a": next } }));
+    check(664, &|next| json!({ "properties": { "a": next } }));
+    check(664, &|next| json!({ "patternProperties": { "^a$": next } }));
+    check(798, &|next| json!({ "additionalProperties": next }));
+    check(798, &|next| json!({ "type": "array", "items": next }));
+    check(664, &|next| json!({ "prefixItems": [next] }));
+    check(664, &|next| json!({ "allOf": [next] }));
+    check(664, &|next| json!({ "anyOf": [next, free] }));
+    check(664, &|next| json!({ "oneOf": [next, free] }));
+}
+
 #[test]
 fn errors() {
     let tokenizer = small::tokenizer();
