@@ -298,8 +298,9 @@ impl GrammarCompiler {
     fn compile_deep(&self, wanted: Wanted<'_>) -> Result<Option<AnswerGrammar>, GrammarError> {
         let schemas = schema::all(wanted)?;
         let Some(text) = lark::grammar(wanted, &schemas, &self.markers)? else { return Ok(None) };
+        let known_as = format!("{} {text}", strict_ones(&schemas));
         let compile = || Ok((self.compiled(wanted, schemas, &text)?, size(&text)));
-        let (compiled, cached) = self.cache.get_or_make(&text, compile)?;
+        let (compiled, cached) = self.cache.get_or_make(&known_as, compile)?;
         let rules = Rules::new(wanted, self.markers.as_ref().ok(), self.think, &self.stop_ids, self.n_vocab);
         Ok(Some(AnswerGrammar { rules: Arc::new(rules), compiled, cached }))
     }
@@ -345,6 +346,11 @@ impl GrammarCompiler {
             None => matcher.compute_mask().map(|_| matcher).map_err(|error| first_line(&error.to_string())),
         }
     }
+}
+
+/// Which schemas are strict, one letter each: what a grammar is made of when its text does not compile.
+fn strict_ones(schemas: &[Schema]) -> String {
+    schemas.iter().map(|schema| if schema.strict { 's' } else { '-' }).collect()
 }
 
 /// Bytes that a compiled grammar takes, estimated from above.

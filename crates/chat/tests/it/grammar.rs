@@ -347,6 +347,30 @@ fn chains_are_followed_as_long_as_they_may_be() {
     check(664, &|next| json!({ "oneOf": [next, free] }));
 }
 
+/// The same tools, strict or not: what became of one request says nothing of the other.
+#[test]
+fn strict_or_not_is_no_matter_of_who_came_first() {
+    let parameters =
+        json!({ "type": "object", "properties": { "a": { "type": "string", "pattern": LOOK_AROUND } } });
+    let compile = |compiler: &GrammarCompiler, strict: bool| {
+        let function = json!({ "name": "x", "parameters": parameters, "strict": strict });
+        let tools = tools(json!([{ "type": "function", "function": function }]));
+        let calls = Some(Calls { tools: &tools, only: None, parallel: true, sorted: true });
+        let wanted = Wanted { calls, content: ContentForm::Free, reasoning: Reasoning::Never };
+        compiler.compile(wanted).map(|grammar| grammar.unwrap().leaves_out_patterns())
+    };
+    for order in [[false, true, false], [true, false, true]] {
+        let compiler = compiler();
+        for strict in order {
+            match compile(&compiler, strict) {
+                Ok(left_out) => assert!(!strict && left_out, "{order:?}"),
+                Err(GrammarError::Schema { .. }) => assert!(strict, "{order:?}"),
+                Err(error) => panic!("{order:?}: {error}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn errors() {
     let tokenizer = small::tokenizer();
