@@ -14,6 +14,10 @@
 //! [`call_id`] and [`arguments`]), and [`reply`] puts the pieces together again. Streaming and
 //! whole answers go the same way, so they cannot disagree.
 //!
+//! Stop strings are for what people read: they are looked for between markers, in reasoning and
+//! content, and not inside a call, which is data for a program and no use in part. A call in which
+//! the answer ends all the same is told apart ([`Finished::cut_call`]).
+//!
 //! Text that spells a marker is data as long as token ids are known. Text alone cannot tell, which
 //! is why matching text is only the fallback.
 
@@ -89,6 +93,8 @@ pub struct Finished {
     pub deltas: Vec<Delta>,
     /// Why the answer ended, in OpenAI's words.
     pub finish_reason: FinishReason,
+    /// The call, by its place, in which the answer ended: its arguments are no object.
+    pub cut_call: Option<usize>,
     /// The stop string that ended it.
     pub stop: Option<String>,
     /// Ids of calls from which no tool could be read; they are not part of the answer. For the log.
@@ -115,9 +121,7 @@ impl ToolCallParser {
         match self.markers.get(id).filter(|&marker| self.lexer.knows(marker)) {
             Some(marker) => {
                 self.end_of_run(&mut deltas);
-                if !self.stop.stopped() {
-                    self.lexed(Piece::Marker(marker, marker.spelling()), &mut deltas);
-                }
+                self.lexed(Piece::Marker(marker, marker.spelling()), &mut deltas);
             }
             None if tokenizer.specials().get(id).is_some_and(|special| special.skipped) => {}
             None => {
@@ -153,40 +157,59 @@ impl ToolCallParser {
             self.calls.push(piece.as_piece(), &mut deltas);
         }
         let cut_off = reason == EndReason::Length && !self.stop.stopped();
-        self.calls.finish(cut_off, &mut deltas);
+        let cut_call = self.calls.finish(&mut deltas);
         let finish_reason = match self.calls.n_calls() {
             _ if cut_off => FinishReason::Length,
             0 => FinishReason::Stop,
             _ => FinishReason::ToolCalls,
         };
         let stop = self.stop.found().map(str::to_owned);
-        Finished { deltas, finish_reason, stop, dropped: self.calls.into_dropped() }
+        Finished { deltas, finish_reason, cut_call, stop, dropped: self.calls.into_dropped() }
     }
 
-    /// Text goes through stop strings and lexer. Both only hold back what the next text decides.
+    /// Text goes through the lexer, which only holds back what the next text decides.
     fn text(&mut self, text: &str, deltas: &mut Vec<Delta>) {
-        let text = self.stop.push(text);
-        let pieces = self.lexer.push(&text);
-        for piece in pieces {
+        for piece in self.lexer.push(text) {
             self.lexed(piece.as_piece(), deltas);
-        }
-        if self.stop.stopped() {
-            self.end_of_run(deltas);
         }
     }
 
     /// A run of text is over: nothing that is held back can become more.
     fn end_of_run(&mut self, deltas: &mut Vec<Delta>) {
         let tail = self.detokenizer.finish();
-        let tail = self.stop.push(&tail) + &self.stop.finish();
-        let mut pieces = self.lexer.push(&tail);
-        pieces.extend(self.lexer.finish());
-        for piece in pieces {
+        self.text(&tail, deltas);
+        if let Some(piece) = self.lexer.finish() {
             self.lexed(piece.as_piece(), deltas);
+        }
+        self.end_of_text(deltas);
+    }
+
+    /// What may be the head of a stop string is none.
+    fn end_of_text(&mut self, deltas: &mut Vec<Delta>) {
+        let held = self.stop.finish();
+        self.passed(Piece::Text(&held), deltas);
+    }
+
+    /// Stop strings end what is no call.
+    fn lexed(&mut self, piece: Piece<'_>, deltas: &mut Vec<Delta>) {
+        match piece {
+            _ if self.stop.stopped() => {}
+            Piece::Text(text) if !self.calls.is_in_call() => {
+                let text = self.stop.push(text);
+                self.passed(Piece::Text(&text), deltas);
+            }
+            Piece::Text(_) => self.passed(piece, deltas),
+            Piece::Marker(..) => {
+                self.end_of_text(deltas);
+                self.passed(piece, deltas);
+            }
         }
     }
 
-    fn lexed(&mut self, piece: Piece<'_>, deltas: &mut Vec<Delta>) {
+    fn passed(&mut self, piece: Piece<'_>, deltas: &mut Vec<Delta>) {
+        if piece == Piece::Text("") {
+            return;
+        }
         for piece in self.reasoning.push(piece, deltas) {
             self.calls.push(piece.as_piece(), deltas);
         }

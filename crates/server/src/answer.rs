@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k2_chat::tool_calls::Finished;
 use k2_chat::{Delta, Detokenizer, EndReason, FinishReason, Reply, StopMatcher, ToolCallParser};
 use k2_engine::{Event, Events, FinishReason as EngineReason, Logprobs, Usage};
 
@@ -67,6 +68,8 @@ pub(crate) enum Step {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct End {
     pub(crate) finish_reason: FinishReason,
+    /// The call, by its place, in which it ended. A whole answer is without it.
+    pub(crate) cut_call: Option<usize>,
     /// The stop string that ended it.
     pub(crate) stop: Option<String>,
     pub(crate) usage: Usage,
@@ -145,9 +148,7 @@ impl Answer {
                     end.prompt_logprobs = prompt_logprobs;
                     reply.extend(deltas);
                     reply.finish_reason = end.finish_reason;
-                    if reply.tool_calls.is_empty() {
-                        reply.content.get_or_insert_default();
-                    }
+                    reply.leave_out(end.cut_call);
                     return Ok((reply, end));
                 }
                 Step::Failed(error) => return Err(error),
@@ -191,11 +192,9 @@ impl Answer {
             EngineReason::Length if !reader.stopped() => EndReason::Length,
             _ => EndReason::EndOfTurn,
         };
-        let (deltas, finish_reason, stop) = reader.finish(reason);
+        let (deltas, end) = reader.finish(reason);
         let (reasoning_tokens, logprobs) = (self.reasoning_tokens, self.take_logprobs());
-        let prompt_logprobs = Vec::new();
-        let end = End { finish_reason, stop, usage, reasoning_tokens, prompt_logprobs, logprobs };
-        Some(Step::End(deltas, end))
+        Some(Step::End(deltas, End { usage, reasoning_tokens, logprobs, ..end }))
     }
 
     fn fail(&mut self, message: String) -> Step {
@@ -238,23 +237,30 @@ impl Reader {
         }
     }
 
-    fn finish(self, reason: EndReason) -> (Vec<Delta>, FinishReason, Option<String>) {
+    /// The last pieces, and what of the end it knows.
+    fn finish(self, reason: EndReason) -> (Vec<Delta>, End) {
         match self {
             Reader::Chat(parser) => {
-                let finished = parser.finish(reason);
-                if !finished.dropped.is_empty() {
-                    let calls = finished.dropped.len();
+                let Finished { deltas, finish_reason, cut_call, stop, dropped } = parser.finish(reason);
+                if !dropped.is_empty() {
+                    let calls = dropped.len();
                     tracing::warn!(calls, "tool calls were dropped that name no declared tool");
                 }
-                (finished.deltas, finished.finish_reason, finished.stop)
+                // An id that the client stops at may come in the middle of a call, which then is not to be made.
+                let finish_reason = match (finish_reason, cut_call) {
+                    (FinishReason::ToolCalls, Some(_)) => FinishReason::Stop,
+                    (reason, _) => reason,
+                };
+                (deltas, End { finish_reason, cut_call, stop, ..End::default() })
             }
             Reader::Text(mut detokenizer, mut stop) => {
                 let text = stop.push(&detokenizer.finish()) + &stop.finish();
-                let reason = match reason {
+                let finish_reason = match reason {
                     EndReason::EndOfTurn => FinishReason::Stop,
                     EndReason::Length => FinishReason::Length,
                 };
-                (content(text), reason, stop.found().map(str::to_owned))
+                let stop = stop.found().map(str::to_owned);
+                (content(text), End { finish_reason, stop, ..End::default() })
             }
         }
     }

@@ -15,6 +15,8 @@ pub struct Arguments {
     quoted: Option<String>,
     /// Blanks that may be the last.
     blanks: String,
+    /// What has been passed on.
+    passed: String,
 }
 
 impl Arguments {
@@ -39,23 +41,33 @@ impl Arguments {
                 quoted.push_str(&ready);
                 String::new()
             }
-            None => ready,
+            None => {
+                self.passed.push_str(&ready);
+                ready
+            }
         }
     }
 
-    /// The end. Complete arguments are at least the empty object; those that were cut off stay as
-    /// they are.
-    pub fn finish(self, complete: bool) -> String {
-        match self.quoted {
+    /// The end: the last text, and whether all of it is an object. Complete arguments are at least
+    /// the empty one; those that were cut off stay as they are.
+    pub fn finish(mut self, complete: bool) -> (String, bool) {
+        let rest = match self.quoted {
             Some(quoted) => unwrap(&quoted).unwrap_or(quoted),
             None if !self.started && complete => "{}".to_owned(),
             None => String::new(),
-        }
+        };
+        self.passed.push_str(&rest);
+        let is_object = is_object(&self.passed);
+        (rest, is_object)
     }
 }
 
 /// The JSON object inside a JSON string.
 fn unwrap(quoted: &str) -> Option<String> {
     let inner: String = serde_json::from_str(quoted).ok()?;
-    matches!(Json::parse(&inner), Ok(Json::Object(_))).then_some(inner)
+    is_object(&inner).then_some(inner)
+}
+
+fn is_object(text: &str) -> bool {
+    matches!(Json::parse(text), Ok(Json::Object(_)))
 }

@@ -71,7 +71,7 @@ impl CallMachine {
             }
             Piece::Marker(Marker::CallBegin, _) => {
                 self.content.drop_spelled();
-                self.close(true, deltas);
+                let _ = self.close(true, deltas);
                 self.state = State::Id(String::new());
             }
             Piece::Marker(Marker::ArgumentBegin, _) => {
@@ -80,18 +80,26 @@ impl CallMachine {
                     self.state = self.open(&id, deltas);
                 }
             }
-            Piece::Marker(Marker::CallEnd | Marker::SectionEnd, _) => self.close(true, deltas),
+            Piece::Marker(Marker::CallEnd | Marker::SectionEnd, _) => {
+                let _ = self.close(true, deltas);
+            }
             // The reasoning split leaves none.
             Piece::Marker(Marker::ThinkBegin | Marker::ThinkEnd, _) => {}
         }
     }
 
-    /// The end of the answer, by its own will or cut off.
-    pub fn finish(&mut self, cut_off: bool, deltas: &mut Vec<Delta>) {
-        self.close(!cut_off, deltas);
+    /// The end of the answer. Gives the call, by its place, that it leaves unfinished.
+    pub fn finish(&mut self, deltas: &mut Vec<Delta>) -> Option<usize> {
+        let cut_call = self.close(false, deltas).err();
         if self.n_calls == 0 {
             self.content.finish(deltas);
         }
+        cut_call
+    }
+
+    /// Whether what comes belongs to a call.
+    pub fn is_in_call(&self) -> bool {
+        matches!(self.state, State::Id(_) | State::Arguments(..) | State::Anonymous { .. })
     }
 
     /// Calls given out so far.
@@ -128,30 +136,45 @@ impl CallMachine {
         }
     }
 
-    /// Whatever call is open ends here.
-    fn close(&mut self, complete: bool, deltas: &mut Vec<Delta>) {
+    /// Whatever call is open ends here. An error is its place, if its arguments are no object.
+    fn close(&mut self, complete: bool, deltas: &mut Vec<Delta>) -> Result<(), usize> {
         if let State::Content = self.state {
-            return; // a stray end
+            return Ok(()); // a stray end
         }
         match std::mem::replace(&mut self.state, State::Between) {
-            State::Arguments(index, arguments) => emit_arguments(index, arguments.finish(complete), deltas),
+            State::Arguments(index, arguments) => {
+                let (rest, is_object) = arguments.finish(complete);
+                emit_arguments(index, rest, deltas);
+                if is_object { Ok(()) } else { Err(index) }
+            }
             State::Anonymous { id, text } => self.close_anonymous(id, &text, complete, deltas),
             // An id whose arguments never came is no call.
-            State::Id(id) if !id.trim().is_empty() => self.dropped.push(id),
-            _ => {}
+            State::Id(id) if !id.trim().is_empty() => {
+                self.dropped.push(id);
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
-    fn close_anonymous(&mut self, id: String, text: &str, complete: bool, deltas: &mut Vec<Delta>) {
+    fn close_anonymous(
+        &mut self,
+        id: String,
+        text: &str,
+        complete: bool,
+        deltas: &mut Vec<Delta>,
+    ) -> Result<(), usize> {
         let mut arguments = Arguments::default();
-        let text = arguments.push(text) + &arguments.finish(complete);
-        match call_id::infer(&text, &self.tools).map(str::to_owned) {
-            Some(name) => {
-                let index = self.announce(&name, None, deltas);
-                emit_arguments(index, text, deltas);
-            }
-            None => self.dropped.push(id),
-        }
+        let text = arguments.push(text);
+        let (rest, is_object) = arguments.finish(complete);
+        let text = text + &rest;
+        let Some(name) = call_id::infer(&text, &self.tools).map(str::to_owned) else {
+            self.dropped.push(id);
+            return Ok(());
+        };
+        let index = self.announce(&name, None, deltas);
+        emit_arguments(index, text, deltas);
+        if is_object { Ok(()) } else { Err(index) }
     }
 
     /// Gives a call its id: the model's counter or the next one of the conversation, unless this

@@ -92,6 +92,14 @@ impl Reply {
     pub fn end(&mut self, finished: Finished) {
         self.extend(finished.deltas);
         self.finish_reason = finished.finish_reason;
+        self.leave_out(None);
+    }
+
+    /// Leaves out the call that the answer ended in ([`Finished::cut_call`]), for readers who make every call they see.
+    pub fn leave_out(&mut self, cut_call: Option<usize>) {
+        if let Some(place) = cut_call {
+            self.tool_calls.truncate(place); // it is the last
+        }
         if self.tool_calls.is_empty() {
             self.content.get_or_insert_default();
         }

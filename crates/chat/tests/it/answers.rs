@@ -2,7 +2,7 @@
 
 use k2_chat::{
     Delta, EndReason, ParserOptions, StopMatcher, Tool, ToolCallParser,
-    tool_calls::{Markers, parse_text, parse_tokens},
+    tool_calls::{Markers, Reply, parse_text, parse_tokens},
 };
 use serde_json::{Value, json};
 
@@ -204,6 +204,74 @@ fn stop_strings() {
     assert_eq!(run(&output, EndReason::EndOfTurn), (content("a"), 0, json!("stop")));
     let output = format!("{CALL}get:0{ARGUMENTS}{{}}{END}\n\nb");
     assert_eq!(run(&output, EndReason::EndOfTurn), (None, 1, json!("tool_calls")));
+}
+
+/// What is said, called and finished with under stop strings, by token and by text; cut calls are left out.
+fn ended(stops: &[&str], output: &str, end: EndReason) -> Value {
+    let tokenizer = small::tokenizer();
+    let stop = StopMatcher::new(stops.iter().map(|stop| stop.to_string()).collect()).unwrap();
+    let options = ParserOptions { stop, ..with_tools() };
+    let run = |markers: Markers| {
+        let by_id = matches!(markers, Markers::Ids(_));
+        let mut parser = ToolCallParser::new(options.clone(), markers);
+        let mut reply = Reply::default();
+        match by_id {
+            true => tokenizer
+                .encode(output, true)
+                .into_iter()
+                .for_each(|id| reply.extend(parser.push_token(tokenizer, id).unwrap())),
+            false => reply.extend(parser.push_text(output)),
+        }
+        let finished = parser.finish(end);
+        let cut_call = finished.cut_call;
+        reply.end(finished);
+        reply.leave_out(cut_call);
+        reply
+    };
+    let reply = run(Markers::Text);
+    assert_eq!(reply, run(Markers::of(tokenizer)), "{output}");
+    let calls: Vec<&str> = reply.tool_calls.iter().map(|call| call.arguments.as_str()).collect();
+    json!([reply.content, calls, reply.finish_reason])
+}
+
+#[test]
+fn stop_strings_are_not_for_calls() {
+    let check = |stop: &str, output: &str, expected: Value| {
+        assert_eq!(ended(&[stop], output, EndReason::EndOfTurn), expected, "{stop:?}: {output}");
+    };
+    let arguments = r#"{"q": "a, STOP"}"#;
+    let call = format!("{CALL}functions.get:0{ARGUMENTS}{arguments}{END}");
+    let called = |content: Value| json!([content, [arguments], "tool_calls"]);
+    // Neither in arguments nor in ids, whole or over their edges.
+    for stop in ["STOP", "\"}", ",", "{", "functions", ":0", "0{", "}b"] {
+        check(stop, &call, called(json!(null)));
+        check(stop, &format!("a{SECTION}{call}<|tool_calls_section_end|>"), called(json!("a")));
+    }
+    // What was the head of one before the call is none after it.
+    check("ST, STOP", &format!("ST{call}"), called(json!("ST")));
+    // Before calls they end the answer, and after one no other follows.
+    check("STOP", &format!("a STOP{call}"), json!(["a ", [], "stop"]));
+    check("b", &format!("{call}b{call}"), called(json!(null)));
+}
+
+#[test]
+fn calls_that_are_cut_off_are_none() {
+    let check = |arguments: &str, end: EndReason, calls: &[&str], reason: &str| {
+        let first = format!("{CALL}functions.get:0{ARGUMENTS}{{}}{END}");
+        let open = format!("{CALL}functions.get:1{ARGUMENTS}{arguments}");
+        assert_eq!(ended(&[], &format!("a{open}"), end), json!(["a", calls, reason]), "{arguments}");
+        let both = [&["{}"], calls].concat();
+        assert_eq!(ended(&[], &(first + &open), end), json!([null, both, reason]), "{arguments}");
+    };
+    for cut in ["", " ", "{", r#"{"q": "#, r#"{"q": "a""#, r#"["#, "12", r#""{\"q\": 1"#] {
+        check(cut, EndReason::Length, &[], "length");
+        check(cut, EndReason::EndOfTurn, &[], "tool_calls");
+    }
+    // The end of the call alone is missing.
+    for whole in ["{}", r#"{"q": "a"}"#] {
+        check(whole, EndReason::Length, &[whole], "length");
+        check(whole, EndReason::EndOfTurn, &[whole], "tool_calls");
+    }
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub(super) fn stop(end: &End) -> (&'static str, Option<&str>) {
     }
 }
 
-/// Arguments as the object that `input` has to be; what was cut off or is none becomes the empty one.
+/// Arguments as the object that `input` has to be. Those of a call that was cut off do not come here, and a grammar lets
+/// no other thing be arguments; if there is one all the same, it becomes the empty object.
 fn input(arguments: &str) -> Json {
     match Json::parse(arguments) {
         Ok(input @ Json::Object(_)) => input,

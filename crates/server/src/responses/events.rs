@@ -135,7 +135,9 @@ impl Wire for Events {
         if !matches!(&self.open, Some(Item { kind: Kind::Message | Kind::Call { .. }, .. })) {
             events.extend(self.open(Kind::Message)); // as in a whole answer, which is never without one
         }
-        events.extend(self.close(end_status(end)));
+        let is_call = matches!(&self.open, Some(Item { kind: Kind::Call { .. }, .. }));
+        let whole = is_call && end.cut_call.is_none();
+        events.extend(self.close(if whole { "completed" } else { end_status(end) }));
         let response = self.shell.ended(&self.output, end);
         let kind = format!("response.{}", end_status(end));
         events.push(self.event(&kind, json!({ "response": response })));

@@ -69,9 +69,8 @@ impl Shell {
 
     /// The whole response.
     pub(super) fn ended(&self, output: &Output, end: &End) -> Value {
-        let cut_off = end.finish_reason == FinishReason::Length;
-        let mut response = self.with(if cut_off { "incomplete" } else { "completed" }, output);
-        if cut_off {
+        let mut response = self.with(end_status(end), output);
+        if end.finish_reason == FinishReason::Length {
             response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
         let used = end.usage;
@@ -103,14 +102,20 @@ impl Output {
             add(Kind::Call { call_id, name }, &call.arguments);
         }
         let last = items.len().saturating_sub(1);
-        let status = |index| if index == last { end_status(end) } else { "completed" };
-        Output { items: items.iter().enumerate().map(|(index, item)| item.json(status(index))).collect() }
+        let status = |index, item: &Item| match item.kind {
+            Kind::Call { .. } => "completed", // others are left out
+            _ if index == last => end_status(end),
+            _ => "completed",
+        };
+        let json = |(index, item): (usize, &Item)| item.json(status(index, item));
+        Output { items: items.iter().enumerate().map(json).collect() }
     }
 }
 
-/// The status of the item that an answer ended in.
+/// The status of an answer, and of what it ended in.
 pub(super) fn end_status(end: &End) -> &'static str {
-    if end.finish_reason == FinishReason::Length { "incomplete" } else { "completed" }
+    let cut_off = end.finish_reason == FinishReason::Length || end.cut_call.is_some();
+    if cut_off { "incomplete" } else { "completed" }
 }
 
 impl Item {

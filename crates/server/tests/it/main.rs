@@ -4,6 +4,7 @@
 
 mod access;
 mod completions;
+mod cut_calls;
 mod fixtures;
 mod metrics;
 mod refusals;

@@ -9,7 +9,7 @@ use crate::fixtures::{Usual, request, routes};
 use crate::metrics::until;
 
 /// Name and data of each event; comments are left out.
-fn events(body: &str) -> Vec<(String, Value)> {
+pub(crate) fn events(body: &str) -> Vec<(String, Value)> {
     let event = |text: &str| {
         let mut event = (String::new(), Value::Null);
         for line in text.lines() {
