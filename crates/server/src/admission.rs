@@ -1,6 +1,7 @@
 //! How many requests are served at the same time: all together, and for each key.
 //!
-//! Nothing of a request's body is read before it is admitted, so this bounds the memory of bodies too.
+//! Nothing of a request's body is read before it is admitted, so this bounds the memory of bodies too. Requests that are
+//! not `POST` need no place, and their bodies are not read at all.
 
 use std::collections::HashMap;
 use std::sync::Arc;

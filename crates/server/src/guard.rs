@@ -78,11 +78,13 @@ impl Guard {
         if self.draining.load(Relaxed) {
             return Err(ApiError::stopping());
         }
-        if parts.method == Method::POST {
+        let body = if parts.method == Method::POST {
             record.hold(self.admission.admit(&key)?);
-        }
-        let body = self.read(&parts.headers, body).await?;
-        let handler = next.run(Request::from_parts(parts, Body::from(body)));
+            Body::from(self.read(&parts.headers, body).await?)
+        } else {
+            Body::empty() // no place, no body: there is no route that would read it
+        };
+        let handler = next.run(Request::from_parts(parts, body));
         timeout(record.time_left(), Arc::clone(&record).scope(handler))
             .await
             .map_err(|_| record.took_too_long())

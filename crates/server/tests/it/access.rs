@@ -6,6 +6,7 @@ use futures_util::stream;
 use k2_engine::{Constraint, Grammar};
 use k2_server::{Keys, Limits, ServeError, Server, ServerOptions, Timeouts};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -189,6 +190,29 @@ async fn requests_are_bounded() {
     let pieces = stream::iter((0..3).map(|_| Ok::<_, axum::Error>(Bytes::from(vec![b' '; 1500]))));
     let answer = send(&router, request("POST /v1/completions", &[], Body::from_stream(pieces))).await;
     assert_eq!(answer.status, 413, "a length that was not announced");
+}
+
+/// Who needs no place gets none for a body either.
+#[tokio::test]
+async fn bodies_are_read_of_posts_alone() {
+    let router = routes(ServerOptions::default());
+    for (line, status, read) in [
+        ("POST /v1/completions", 400, true),
+        ("GET /v1/models", 200, false),
+        ("HEAD /v1/models", 200, false),
+        ("GET /no/such/place", 404, false),
+        ("PUT /v1/completions", 405, false),
+        ("DELETE /v1/models", 405, false),
+    ] {
+        let (seen, asked) = (Arc::new(AtomicBool::new(false)), Bytes::from_static(b"{}"));
+        let sees = Arc::clone(&seen);
+        let piece = stream::once(async move {
+            sees.store(true, Relaxed);
+            Ok::<_, axum::Error>(asked)
+        });
+        let answer = send(&router, request(line, &[], Body::from_stream(piece))).await;
+        assert_eq!((answer.status.as_u16(), seen.load(Relaxed)), (status, read), "{line}: {}", answer.text);
+    }
 }
 
 #[tokio::test]
