@@ -18,6 +18,10 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "prompt_cache_retention",
 ];
 
+/// Most keys and values of a body. A value of two bytes is a hundred when it has been read, so the length of a body does
+/// not bound the memory that it takes. Prompts of token ids are the longest lists that anybody needs.
+const MAX_VALUES: usize = 1 << 20;
+
 /// The fields that have not been read yet, as the client wrote them.
 #[derive(Default)]
 pub(crate) struct Body {
@@ -27,6 +31,12 @@ pub(crate) struct Body {
 impl Body {
     /// Reads a JSON object.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Body, ApiError> {
+        let found = values(bytes);
+        if found > MAX_VALUES {
+            let message =
+                format!("the body has {found} JSON keys and values; at most {MAX_VALUES} are accepted");
+            return Err(ApiError::invalid(message));
+        }
         let fields = serde_json::from_slice(bytes)
             .map_err(|error| ApiError::invalid(format!("the body is not a JSON object: {error}")))?;
         Ok(Body { fields })
@@ -106,5 +116,45 @@ impl Body {
                 Err(ApiError::unsupported(name, format!("`{name}` is not supported by this server")))
             }
         }
+    }
+}
+
+/// Keys and values of a JSON text, as if empty lists and objects had one: before each stands one of four signs.
+fn values(json: &[u8]) -> usize {
+    let (mut found, mut in_string, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' | b',' | b':' if !in_string => found += 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_values_are_counted() {
+        let check = |json: &str, expected: usize| assert_eq!(values(json.as_bytes()), expected, "{json}");
+        check("", 0);
+        check("{}", 1);
+        check("[1, 2, 3]", 3);
+        check(r#"{"a": [true, {}], "b": "x"}"#, 7);
+        check(r#"{"a,:[{": "\",[", "b\\": ",,"}"#, 4);
+        check(r#"["\\", ",", "\\\","]"#, 3);
+    }
+
+    #[test]
+    fn bodies_of_many_values_are_refused() {
+        let of = |values: usize| format!("{{\"tools\":[{}1]}}", "1,".repeat(values - 3));
+        assert!(Body::parse(of(MAX_VALUES).as_bytes()).is_ok());
+        let error = Body::parse(of(MAX_VALUES + 1).as_bytes()).err().map(|error| error.message().to_owned());
+        let expected = "the body has 1048577 JSON keys and values; at most 1048576 are accepted";
+        assert_eq!(error.as_deref(), Some(expected));
     }
 }

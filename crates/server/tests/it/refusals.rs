@@ -64,6 +64,24 @@ async fn every_endpoint_refuses_in_its_own_words() {
     }
 }
 
+/// Before anything is made of the values: a list of ones is far more memory than text.
+#[tokio::test]
+async fn bodies_of_many_values_are_refused() {
+    let server = Usual::start(None);
+    let ones = |count: usize| Value::from(vec![json!(1); count]);
+    let parts = Value::from(vec![json!({}); 1 << 19]);
+    let said = json!([{ "role": "user", "content": parts }]);
+    for path in OPENAI.iter().chain(&ANTHROPIC) {
+        for (name, value) in [("tools", ones(1 << 20)), ("stop", ones(1 << 20)), ("messages", said.clone())] {
+            let mut body = good(path);
+            body[name] = value;
+            let answer = server.post(path, &body.to_string()).await;
+            assert_eq!(answer.status.as_u16(), 400, "{path} {name}: {}", answer.text);
+            assert!(answer.text.contains("JSON keys and values; at most 1048576"), "{path}: {}", answer.text);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_needs_a_memory_of_requests_is_refused() {
     let server = Usual::start(None);
