@@ -26,11 +26,11 @@ pub(crate) fn app(served: Served, guard: Arc<Guard>) -> Router {
         .route("/v1/messages", post(anthropic::create))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/models", get(models))
-        .route("/v1/models/{model}", get(model))
+        .route("/v1/models/{*model}", get(model)) // names may have slashes
         .route("/anthropic/v1/messages", post(anthropic::create))
         .route("/anthropic/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/anthropic/v1/models", get(models))
-        .route("/anthropic/v1/models/{model}", get(model))
+        .route("/anthropic/v1/models/{*model}", get(model))
         .merge(watched)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)

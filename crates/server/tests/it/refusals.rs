@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::fixtures::Usual;
+use crate::fixtures::{Usual, request};
 
 const OPENAI: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/responses"];
 const ANTHROPIC: [&str; 2] = ["/v1/messages", "/anthropic/v1/messages?beta=true"];
@@ -78,6 +78,25 @@ async fn bodies_of_many_values_are_refused() {
             let answer = server.post(path, &body.to_string()).await;
             assert_eq!(answer.status.as_u16(), 400, "{path} {name}: {}", answer.text);
             assert!(answer.text.contains("JSON keys and values; at most 1048576"), "{path}: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn models_are_found_by_names_with_slashes() {
+    let server = Usual::with(|served| served.model_name = "moonshotai/Kimi-K2".into());
+    for (name, found) in [
+        ("moonshotai/Kimi-K2", true),
+        ("moonshotai%2FKimi-K2", true),
+        ("moonshotai", false),
+        ("moonshotai/Kimi-K2/x", false),
+    ] {
+        for path in ["/v1/models", "/anthropic/v1/models"] {
+            let answer = server.send(request(&format!("GET {path}/{name}"), &[], Body::empty())).await;
+            let (status, id) = if found { (200, "moonshotai/Kimi-K2") } else { (404, "") };
+            assert_eq!(answer.status.as_u16(), status, "{path}/{name}: {}", answer.text);
+            assert_eq!(answer.json()["id"].as_str().unwrap_or_default(), id, "{path}/{name}");
+            assert!(found || answer.text.contains("does not exist; this server has `moonshotai/Kimi-K2`"));
         }
     }
 }
