@@ -2,8 +2,9 @@
 //!
 //! The library compiles a schema by recursion, a level for each subschema and for each reference that it follows, and
 //! an object's properties by another one, a level for each name. Where a schema says more beside a reference, or several
-//! schemas speak of one value, it puts copies of what is referred to in their places. It has no limits for any of that,
-//! so they stand here. Counting takes no longer than reading: what is referred to is looked at once.
+//! schemas speak of one value, it puts copies of what is referred to in their places. The patterns of an object's names it
+//! compares each with each, again whenever the object is combined with something. It has no limits for any of that, so
+//! they stand here. Counting takes no longer than reading: what is referred to is looked at once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,6 +18,12 @@ pub const MAX_NAMES: usize = 3000; // as in Moonshot's subset
 
 /// Most values, keywords among them, with copies of what is referred to in the places where the library copies it.
 pub const MAX_VALUES: u64 = 250_000;
+
+/// Most `patternProperties` of an object: a comparison of two of them is some 10 microseconds.
+pub const MAX_PATTERNS: usize = 32;
+
+/// Most `patternProperties` of all objects together, those of one that is combined as often as that is done.
+pub const MAX_ALL_PATTERNS: u64 = 64;
 
 /// Keywords that speak of the same value as what they hold.
 const IN_PLACE: [&str; 6] = ["$ref", "allOf", "anyOf", "oneOf", "const", "enum"];
@@ -68,6 +75,20 @@ pub enum Excess {
         /// How many, or where the counting ended.
         found: u64,
     },
+    /// Patterns of names in one object.
+    #[error("an object of it has {found} `patternProperties`; at most {MAX_PATTERNS} are accepted")]
+    Patterns {
+        /// How many.
+        found: usize,
+    },
+    /// Patterns of names in all objects.
+    #[error(
+        "its objects have {found} `patternProperties`, counted as often as they are combined; at most {MAX_ALL_PATTERNS} are accepted"
+    )]
+    AllPatterns {
+        /// How many.
+        found: u64,
+    },
 }
 
 /// Whether the library can be given a schema.
@@ -81,8 +102,12 @@ pub fn check(schema: &Value) -> Result<(), Excess> {
     if sight.names.len() > MAX_NAMES {
         return Err(Excess::Names { found: sight.names.len() });
     }
+    if sight.patterns > MAX_PATTERNS {
+        return Err(Excess::Patterns { found: sight.patterns });
+    }
     match Copies::of(schema) {
-        found if found > MAX_VALUES => Err(Excess::Values { found }),
+        (found, _) if found > MAX_VALUES => Err(Excess::Values { found }),
+        (_, found) if found > MAX_ALL_PATTERNS => Err(Excess::AllPatterns { found }),
         _ => Ok(()),
     }
 }
@@ -99,6 +124,8 @@ struct Sight<'s> {
     depth: usize,
     references: HashSet<&'s str>,
     names: HashSet<&'s str>,
+    /// Most of an object.
+    patterns: usize,
 }
 
 impl<'s> Sight<'s> {
@@ -122,6 +149,7 @@ impl<'s> Sight<'s> {
                 self.references.insert(reference);
             }
             ("properties", Value::Object(members)) => self.names.extend(members.keys().map(String::as_str)),
+            ("patternProperties", Value::Object(members)) => self.patterns = self.patterns.max(members.len()),
             ("required", Value::Array(names)) => self.names.extend(names.iter().filter_map(Value::as_str)),
             ("const" | "enum", data) => self.names_in(data),
             _ => {}
@@ -147,10 +175,16 @@ struct Size {
     alternatives: u64,
     /// Of the largest alternative.
     values: u64,
+    /// How many schemas are combined to it.
+    schemas: u64,
+    /// Patterns of names, as often as they are compared.
+    patterns: u64,
 }
 
 impl Size {
-    const ONE: Size = Size { alternatives: 1, values: 1 };
+    const ONE: Size = Size { alternatives: 1, values: 1, schemas: 0, patterns: 0 };
+
+    const NOTHING: Size = Size { values: 0, ..Size::ONE };
 
     fn total(self) -> u64 {
         self.alternatives.saturating_mul(self.values)
@@ -161,6 +195,8 @@ impl Size {
         Size {
             alternatives: self.alternatives.saturating_mul(other.alternatives),
             values: self.values.saturating_add(other.values),
+            schemas: self.schemas.saturating_add(other.schemas),
+            patterns: self.patterns.saturating_add(other.patterns),
         }
     }
 
@@ -169,6 +205,8 @@ impl Size {
         Size {
             alternatives: self.alternatives.saturating_add(other.alternatives),
             values: self.values.max(other.values),
+            schemas: self.schemas.max(other.schemas),
+            patterns: self.patterns.saturating_add(other.patterns),
         }
     }
 }
@@ -178,30 +216,39 @@ struct Copies<'s> {
     root: &'s Value,
     /// What references stand for.
     known: HashMap<&'s str, Size>,
-    /// All values of definitions.
-    defined: u64,
+    /// All definitions.
+    defined: Size,
     visited: u64,
 }
 
 impl<'s> Copies<'s> {
-    fn of(root: &'s Value) -> u64 {
-        let mut copies = Copies { root, known: HashMap::new(), defined: 0, visited: 0 };
-        let own = copies.value(root, false).total();
-        own.saturating_add(copies.defined)
+    /// Values, and patterns of names.
+    fn of(root: &'s Value) -> (u64, u64) {
+        let mut copies = Copies { root, known: HashMap::new(), defined: Size::NOTHING, visited: 0 };
+        let own = copies.value(root, false);
+        let values = own.total().saturating_add(copies.defined.values);
+        (values, own.patterns.saturating_add(copies.defined.patterns))
     }
 
     /// `copied`: the library may put what is referred to in the place of a reference.
     fn value(&mut self, value: &'s Value, copied: bool) -> Size {
         self.visited += 1;
         if self.visited > MAX_VALUES {
-            return Size { alternatives: 1, values: self.visited };
+            return Size { values: self.visited, ..Size::ONE };
         }
         match value {
             Value::Object(members) => {
-                let copied = copied || combines(value);
-                members
-                    .iter()
-                    .fold(Size::ONE, |size, (key, value)| size.and(self.keyword(key, value, copied)))
+                let combined = combines(value);
+                let add = |size: Size, (key, value): (&'s String, &'s Value)| {
+                    size.and(self.keyword(key, value, copied || combined))
+                };
+                let mut size = members.iter().fold(Size::ONE, add);
+                size.schemas = size.schemas.saturating_add(1);
+                if combined {
+                    let times = size.alternatives.saturating_mul(size.schemas);
+                    size.patterns = size.patterns.saturating_mul(times);
+                }
+                size
             }
             Value::Array(items) => self.inside(items.iter(), copied),
             _ => Size::ONE,
@@ -219,13 +266,15 @@ impl<'s> Copies<'s> {
                 sizes.reduce(Size::or).unwrap_or(Size::ONE)
             }
             ("$defs" | "definitions", Value::Object(members)) => {
-                let defined = self.inside(members.values(), false).values;
-                self.defined = self.defined.saturating_add(defined);
+                let defined = self.inside(members.values(), false);
+                self.defined = self.defined.and(defined);
                 Size::ONE
             }
             // Names to schemas, of which none is a keyword.
-            ("properties" | "patternProperties", Value::Object(members)) => {
-                self.inside(members.values(), copied)
+            ("properties", Value::Object(members)) => self.inside(members.values(), copied),
+            ("patternProperties", Value::Object(members)) => {
+                let patterns = Size { values: 0, patterns: members.len() as u64, ..Size::ONE };
+                self.inside(members.values(), copied).and(patterns)
             }
             (_, value) => self.inside(std::iter::once(value), copied),
         }
@@ -233,8 +282,11 @@ impl<'s> Copies<'s> {
 
     /// Values that are parts of something, not alternatives to it.
     fn inside(&mut self, values: impl Iterator<Item = &'s Value>, copied: bool) -> Size {
-        let add = |sum: u64, value| sum.saturating_add(self.value(value, copied).total());
-        Size { alternatives: 1, values: values.fold(1, add) }
+        let add = |sum: Size, value| {
+            let size = self.value(value, copied);
+            sum.and(Size { values: size.total(), patterns: size.patterns, ..Size::ONE })
+        };
+        values.fold(Size::ONE, add)
     }
 
     fn referred(&mut self, reference: &'s str) -> Size {
@@ -289,7 +341,7 @@ mod tests {
 
     #[test]
     fn values_are_counted_where_the_library_copies_them() {
-        let check = |schema: Value, expected: u64| assert_eq!(Copies::of(&schema), expected, "{schema}");
+        let check = |schema: Value, expected: u64| assert_eq!(Copies::of(&schema).0, expected, "{schema}");
         check(json!({}), 1);
         check(json!(true), 1);
         check(json!({ "type": "string" }), 3);
@@ -317,6 +369,23 @@ mod tests {
     }
 
     #[test]
+    fn patterns_are_counted_as_often_as_they_are_compared() {
+        let check = |schema: Value, expected: u64| assert_eq!(Copies::of(&schema).1, expected, "{schema}");
+        let two = json!({ "patternProperties": { "^a": {}, "^b": {} } });
+        let reference = json!({ "$ref": "#/$defs/two" });
+        let with = |name: &str, value: Value| json!({ name: value, "$defs": { "two": two } });
+        check(two.clone(), 2);
+        check(json!({ "properties": { "a": two, "b": two } }), 4);
+        check(json!({ "anyOf": [two, two] }), 4);
+        check(json!({ "enum": ["a"], "properties": { "patternProperties": {} } }), 0);
+        // Once where they are defined, and once for every schema in every place where they are put.
+        check(with("items", reference.clone()), 2);
+        check(with("allOf", json!([reference])), 2);
+        check(with("allOf", json!([reference, {}])), 2 + 2 * 4);
+        check(with("allOf", json!([{ "properties": { "a": reference } }, {}, {}])), 2 + 2 * 4);
+    }
+
+    #[test]
     fn what_is_too_much_is_refused_and_told() {
         let check = |schema: Value, expected: Result<(), &str>| {
             let found = super::check(&schema).map_err(|excess| excess.to_string());
@@ -332,6 +401,20 @@ mod tests {
         };
         check(names(2997), Ok(()));
         check(names(2998), Err("it names 3001 different properties; at most 3000 are accepted"));
+        let patterns = |count: usize, objects: usize| {
+            let of = |place: usize| -> Value {
+                (0..count).map(|n| (format!("^{place}_{n}"), json!({}))).collect()
+            };
+            let all: Vec<Value> =
+                (0..objects).map(|place| json!({ "patternProperties": of(place) })).collect();
+            json!({ "prefixItems": all })
+        };
+        check(patterns(32, 2), Ok(()));
+        let in_one = "an object of it has 33 `patternProperties`; at most 32 are accepted";
+        check(patterns(33, 1), Err(in_one));
+        let in_all = "its objects have 65 `patternProperties`, counted as often as they are combined; at most 64 are accepted";
+        check(patterns(1, 64), Ok(()));
+        check(patterns(1, 65), Err(in_all));
         // Twice the next one: a few lines, and as many copies as there are atoms.
         let doubled = |count: usize| {
             definitions(count, |place| {

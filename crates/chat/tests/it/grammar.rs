@@ -338,7 +338,6 @@ fn chains_are_followed_as_long_as_they_may_be() {
     check(998, &|next| next);
     check(664, &|next| json!({ "type": "object", "properties": { "a": next } }));
     check(664, &|next| json!({ "properties": { "a": next } }));
-    check(664, &|next| json!({ "patternProperties": { "^a$": next } }));
     check(798, &|next| json!({ "additionalProperties": next }));
     check(798, &|next| json!({ "type": "array", "items": next }));
     check(664, &|next| json!({ "prefixItems": [next] }));
