@@ -432,8 +432,10 @@ impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
 
     #[inline(always)]
     fn add_products<G: Group<Self>>(groups: [&G; 2], x: &[Block], sums: &mut [[__m256; 2]]) {
-        match (VNNI, groups[0].linear(), groups[1].linear()) {
-            (true, Some(a), Some(b)) => wide::add_products(G::BITS, [a, b], x, sums),
+        let [a, b] = groups;
+        match (a.linear(), b.linear(), a.scaled_halves(), b.scaled_halves()) {
+            (Some(a), Some(b), ..) if VNNI => wide::add_all(&wide::Pair::new(G::BITS, [a, b]), x, sums),
+            (.., Some(a), Some(b)) if VNNI => wide::add_all(&wide::PairOfHalves::new([a, b]), x, sums),
             _ => in_tiles(groups, x, sums),
         }
     }

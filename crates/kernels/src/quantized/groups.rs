@@ -23,6 +23,11 @@ pub(super) trait Group<L: Lanes>: Copy {
     fn linear(&self) -> Option<Linear<'_, L>> {
         None
     }
+    /// The numbers of a group of the form `scale * (half_scale * code - offset)`, if it has that.
+    #[inline(always)]
+    fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
+        None
+    }
     /// The sums with [`Group::dot`] added.
     fn add(&self, dot: L::Int, x: &Block, sums: L::Float) -> L::Float;
 
@@ -39,6 +44,14 @@ pub(super) struct Linear<'g, L: Lanes> {
     pub(super) offset: u32,
     pub(super) scale: L::Float,
     pub(super) min: Option<L::Float>,
+}
+
+/// [`Halves`] of any bits.
+pub(super) struct ScaledHalves<'g, L: Lanes> {
+    pub(super) codes: &'g [L::Int; 8],
+    pub(super) half_scales: [L::Int; 2],
+    pub(super) offsets: L::Int,
+    pub(super) scale: L::Float,
 }
 
 /// `weight = scale * (code - OFFSET)`.
@@ -149,6 +162,12 @@ impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
     #[inline(always)]
     fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
         L::dots_scaled::<BITS>([&a.codes, &b.codes], x, [&a.half_scales, &b.half_scales])
+    }
+
+    #[inline(always)]
+    fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
+        let Halves { half_scales, offsets, scale, .. } = *self;
+        Some(ScaledHalves { codes: &self.codes, half_scales, offsets, scale })
     }
 
     #[inline(always)]
