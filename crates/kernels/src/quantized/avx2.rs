@@ -82,7 +82,7 @@ fn tile_vnni<const BITS: u32>(
 ) -> [[__m256i; 2]; TOKENS] {
     let mut sums = x.map(|x| [first_sum_vnni::<BITS>(x); 2]);
     unrolled!(STEP in 0, 1, 2, 3, 4, 5, 6, 7 => {
-        if first <= STEP && STEP < last {
+        if (first..last).contains(&STEP) {
             let codes = codes.map(|codes| unsigned_vnni::<BITS>(codes[STEP]));
             for (sums, x) in sums.iter_mut().zip(x) {
                 let x = four(&x.codes, STEP);
