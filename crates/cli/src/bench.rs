@@ -158,13 +158,16 @@ impl BenchArgs {
             (None, Some(shape)) => {
                 let n_routed_experts = self.experts.map(usize::from);
                 let synthetic = Synthetic { shape, format: self.format, n_routed_experts };
-                fits_into_memory(&synthetic)?;
+                let experts = synthetic.config().n_routed_experts;
+                let what = format!("{} {} with {experts} experts", shape.name(), self.format.name());
+                fits_into_memory(&what, synthetic.bytes_at_least(), "--experts N takes fewer")?;
                 KimiK2::synthetic(&synthetic, pool, progress)?
             }
             (None, None) => return Err("neither MODEL nor --synthetic".into()), // clap has refused this already
         };
         let mut model = KimiK2 { precision: self.precision(), ..model };
         let cache_bytes = cache_bytes(&model, cases, self.settings());
+        fits_into_memory("the cache", cache_bytes, "fewer or shorter sequences take less")?;
         self.repack.apply(&mut model, cache_bytes, Large::AtOnce, &bar)?;
         Ok(model)
     }
@@ -199,18 +202,13 @@ impl BenchArgs {
 }
 
 /// Refuses what would drive the machine out of memory.
-fn fits_into_memory(synthetic: &Synthetic) -> Result<(), Box<dyn Error>> {
-    let needed = synthetic.bytes_at_least();
+fn fits_into_memory(what: &str, needed: u64, less: &str) -> Result<(), String> {
     match available_memory() {
         Some(available) if needed > available / 10 * 9 => Err(format!(
-            "{} {} with {} experts takes more than {:.1} GB, {:.1} GB are available; --experts N takes fewer",
-            synthetic.shape.name(),
-            synthetic.format.name(),
-            synthetic.config().n_routed_experts,
+            "{what} takes {:.1} GB, {:.1} GB are free; {less}",
             needed as f64 / 1e9,
             available as f64 / 1e9
-        )
-        .into()),
+        )),
         _ => Ok(()),
     }
 }
@@ -227,4 +225,21 @@ fn format(name: &str) -> Result<SyntheticFormat, String> {
 
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a number from 1 on".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_memory_is_refused() {
+        assert_eq!(fits_into_memory("nothing", 0, ""), Ok(()));
+        if available_memory().is_some() {
+            let error = fits_into_memory("the cache", u64::MAX, "fewer take less").unwrap_err();
+            assert!(
+                error.starts_with("the cache takes 18446744073.7 GB, ")
+                    && error.ends_with("; fewer take less")
+            );
+        }
+    }
 }

@@ -1,10 +1,8 @@
 //! A model with room for the cases, and the clock around its steps.
 
-use std::error::Error;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use k2_kernels::memory::available_memory;
 use k2_model::attention_form::decompressed_rows;
 use k2_model::kv_cache::BLOCK_TOKENS;
 use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
@@ -54,31 +52,18 @@ fn lengths(cases: &[Case]) -> Vec<usize> {
     lengths
 }
 
-/// Refuses what would drive the machine out of memory.
-fn fits_into_memory(sequences: usize, bytes: u64) -> Result<(), String> {
-    match available_memory() {
-        Some(available) if bytes > available / 10 * 9 => Err(format!(
-            "the cache of {sequences} sequences takes {:.1} GB, {:.1} GB are free; fewer or shorter ones take less",
-            bytes as f64 / 1e9,
-            available as f64 / 1e9
-        )),
-        _ => Ok(()),
-    }
-}
-
 impl<'m> Session<'m> {
-    /// Room for the largest of the cases; an error if one is longer than the model's context or memory has not the room.
+    /// Room for the largest of the cases; an error if one is longer than the model's context.
     pub(super) fn new(
         model: &'m KimiK2,
         cases: &[Case],
         settings: Settings,
-    ) -> Result<Session<'m>, Box<dyn Error>> {
+    ) -> Result<Session<'m>, BatchError> {
         let max_position_embeddings = model.config.max_position_embeddings;
         let lengths = lengths(cases);
         if let Some(&tokens) = lengths.iter().find(|tokens| **tokens > max_position_embeddings) {
-            return Err(BatchError::TooLong { tokens, max_position_embeddings }.into());
+            return Err(BatchError::TooLong { tokens, max_position_embeddings });
         }
-        fits_into_memory(lengths.len(), cache_bytes(model, cases, settings))?;
         let mut blocks = 0..u32::MAX;
         let block_tables: Vec<Vec<u32>> = lengths
             .iter()

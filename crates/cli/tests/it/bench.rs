@@ -131,6 +131,7 @@ fn what_cannot_be_measured_is_refused() {
         (&[model, "--compare", "true"], "--compare true: no result of prefill 128 in its output: "),
         (&[model, "--compare", "false"], "--compare false: exit status: 1: "),
         (&[model, "--prompt-logits", "--compare", "true"], "cannot be used with"),
+        (&[model, "-b", "1,2", "--compare", "true"], "decode 64 x 2: llama-bench has no batches"),
         (&["--repack", "--no-repack", model], "cannot be used with"),
         (&["--repack", "--exact", model], "cannot be used with"),
         (&["--repack", model], "no weights of this model have whole panels of INT4"),

@@ -49,3 +49,21 @@ fn a_tokenizer_is_what_was_asked_for() {
     let few = k2(&[&train[..], &["--vocab-size", "300"]].concat(), "");
     assert!(few.code == 1 && few.stderr.contains("need at least"), "{}", few.stderr);
 }
+
+/// A forced instruction set would be passed over by the products of a training; what cannot be read is no name of one.
+#[test]
+#[cfg(unix)]
+fn instruction_sets_are_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let check = |isa: &[u8], expected: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_k2"));
+        command
+            .args(["train", "--config", "recipes/micro.toml"])
+            .env("K2_ISA", std::ffi::OsStr::from_bytes(isa));
+        let ran = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success() && stderr.contains(expected), "{stderr}");
+    };
+    check(b"scalar", "K2_ISA=scalar: a training's products choose for themselves");
+    check(b"\xff", "is not available here");
+}

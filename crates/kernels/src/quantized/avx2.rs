@@ -73,50 +73,6 @@ fn first_sum_vnni<const BITS: u32>(x: &Block) -> __m256i {
     }
 }
 
-/// [`dot_vnni`] of two groups with four tokens.
-#[inline(always)]
-fn tile_vnni<const BITS: u32>(
-    codes: [&[__m256i; 8]; 2],
-    x: [&Block; TOKENS],
-    (first, last): (usize, usize),
-) -> [[__m256i; 2]; TOKENS] {
-    let mut sums = x.map(|x| [first_sum_vnni::<BITS>(x); 2]);
-    unrolled!(STEP in 0, 1, 2, 3, 4, 5, 6, 7 => {
-        if (first..last).contains(&STEP) {
-            let codes = codes.map(|codes| unsigned_vnni::<BITS>(codes[STEP]));
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let x = four(&x.codes, STEP);
-                sums[0] = simd!(_mm256_dpbusd_epi32(sums[0], codes[0], x));
-                sums[1] = simd!(_mm256_dpbusd_epi32(sums[1], codes[1], x));
-            }
-        }
-    });
-    sums
-}
-
-/// Products of both halves of the columns, each times its scale.
-#[inline(always)]
-fn weighed_vnni((first, second): (__m256i, __m256i), scales: &[__m256i; 2]) -> __m256i {
-    simd!(_mm256_add_epi32(
-        _mm256_mullo_epi32(first, _mm256_srai_epi32::<16>(scales[0])),
-        _mm256_mullo_epi32(second, _mm256_srai_epi32::<16>(scales[1])),
-    ))
-}
-
-/// [`weighed_vnni`] of a tile.
-#[inline(always)]
-fn scaled_vnni(
-    (mut first, second): ([[__m256i; 2]; TOKENS], [[__m256i; 2]; TOKENS]),
-    scales: [&[__m256i; 2]; 2],
-) -> [[__m256i; 2]; TOKENS] {
-    for (first, second) in first.iter_mut().zip(second) {
-        for ((first, second), scales) in first.iter_mut().zip(second).zip(scales) {
-            *first = weighed_vnni((*first, second), scales);
-        }
-    }
-    first
-}
-
 /// Codes from `first` to before `last` with x, each pair of i16 products times a factor.
 #[inline(always)]
 fn dot<const BITS: u32>(
@@ -389,8 +345,11 @@ impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
     #[inline(always)]
     fn dot_scaled<const BITS: u32>(codes: &[__m256i; 8], x: &Block, scales: &[__m256i; 2]) -> __m256i {
         if VNNI {
-            let halves = (dot_vnni::<BITS>(codes, x, (0, 4)), dot_vnni::<BITS>(codes, x, (4, 8)));
-            return weighed_vnni(halves, scales);
+            let (first, second) = (dot_vnni::<BITS>(codes, x, (0, 4)), dot_vnni::<BITS>(codes, x, (4, 8)));
+            return simd!(_mm256_add_epi32(
+                _mm256_mullo_epi32(first, _mm256_srai_epi32::<16>(scales[0])),
+                _mm256_mullo_epi32(second, _mm256_srai_epi32::<16>(scales[1])),
+            ));
         }
         let (first, second) = (
             dot::<BITS>(codes, &x.codes, (0, 4), scales[0]),
@@ -404,9 +363,6 @@ impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
 
     #[inline(always)]
     fn dots<const BITS: u32>(codes: [&[__m256i; 8]; 2], x: [&Block; TOKENS]) -> Tile<Self> {
-        if VNNI {
-            return tile_vnni::<BITS>(codes, x, (0, 8));
-        }
         let ones = simd!(_mm256_set1_epi16(1));
         tile::<BITS>(codes, x, (0, 8), [ones; 2])
     }
@@ -417,10 +373,6 @@ impl<const VNNI: bool, const PANELS: bool> Lanes for Avx2<VNNI, PANELS> {
         x: [&Block; TOKENS],
         [a, b]: [&[__m256i; 2]; 2],
     ) -> Tile<Self> {
-        if VNNI {
-            let halves = (tile_vnni::<BITS>(codes, x, (0, 4)), tile_vnni::<BITS>(codes, x, (4, 8)));
-            return scaled_vnni(halves, [a, b]);
-        }
         let mut sums = tile::<BITS>(codes, x, (0, 4), [a[0], b[0]]);
         for (sums, more) in sums.iter_mut().zip(tile::<BITS>(codes, x, (4, 8), [a[1], b[1]])) {
             for (sum, more) in sums.iter_mut().zip(more) {

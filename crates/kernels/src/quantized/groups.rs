@@ -23,7 +23,7 @@ pub(super) trait Group<L: Lanes>: Copy {
     fn linear(&self) -> Option<Linear<'_, L>> {
         None
     }
-    /// The numbers of a group of the form `scale * (half_scale * code - offset)`, if it has that.
+    /// The numbers of a group whose halves have scales of their own, if it is one.
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
         None
@@ -46,12 +46,14 @@ pub(super) struct Linear<'g, L: Lanes> {
     pub(super) min: Option<L::Float>,
 }
 
-/// [`Halves`] of any bits.
+/// `weight = scale * (half_scale * code - factor)`, or with a minimum `scale * half_scale * code + min * factor`.
 pub(super) struct ScaledHalves<'g, L: Lanes> {
     pub(super) codes: &'g [L::Int; 8],
     pub(super) half_scales: [L::Int; 2],
-    pub(super) offsets: L::Int,
+    /// Of the sums of both halves, as i16.
+    pub(super) factors: L::Int,
     pub(super) scale: L::Float,
+    pub(super) min: Option<L::Float>,
 }
 
 /// `weight = scale * (code - OFFSET)`.
@@ -166,8 +168,8 @@ impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
 
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
-        let Halves { half_scales, offsets, scale, .. } = *self;
-        Some(ScaledHalves { codes: &self.codes, half_scales, offsets, scale })
+        let Halves { half_scales, offsets: factors, scale, .. } = *self;
+        Some(ScaledHalves { codes: &self.codes, half_scales, factors, scale, min: None })
     }
 
     #[inline(always)]
@@ -211,6 +213,12 @@ impl<L: Lanes, const BITS: u32> Group<L> for HalvesWithMin<L, BITS> {
     #[inline(always)]
     fn dots([a, b]: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L> {
         L::dots_scaled::<BITS>([&a.codes, &b.codes], x, [&a.half_scales, &b.half_scales])
+    }
+
+    #[inline(always)]
+    fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
+        let HalvesWithMin { half_scales, half_mins: factors, scale, min, .. } = *self;
+        Some(ScaledHalves { codes: &self.codes, half_scales, factors, scale, min: Some(min) })
     }
 
     #[inline(always)]

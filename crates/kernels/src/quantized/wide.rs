@@ -59,12 +59,8 @@ impl Pair {
                 *codes = simd!(_mm512_xor_si512(*codes, _mm512_set1_epi8(-128)));
             }
         }
-        let min = match (a.min, b.min) {
-            (Some(a), Some(b)) => Some(floats(a, b)),
-            _ => None,
-        };
         let offset = a.offset as i32 + if bits == 8 { 128 } else { 0 };
-        Pair { codes, offset, scale: floats(a.scale, b.scale), min }
+        Pair { codes, offset, scale: floats(a.scale, b.scale), min: minima(a.min, b.min) }
     }
 }
 
@@ -82,24 +78,24 @@ impl Pairs for Pair {
             add_step(&mut dots, self.codes[STEP], x, STEP);
         });
         for ((dot, x), sums) in dots.into_iter().zip(x).zip(sums) {
-            add_scaled(dot, self.scale, x, sums);
+            let mut sum = with_scaled(load(sums), dot, self.scale, x);
             if let Some(min) = self.min {
-                let before = simd!(_mm512_loadu_ps(sums.as_ptr().cast()));
-                let sum = simd!(_mm512_fmadd_ps(min, _mm512_set1_ps(x.scaled_sum), before));
-                simd!(_mm512_storeu_ps(sums.as_mut_ptr().cast(), sum));
+                sum = simd!(_mm512_fmadd_ps(min, _mm512_set1_ps(x.scaled_sum), sum));
             }
+            store(sums, sum);
         }
     }
 }
 
-/// Two groups of the form `scale * (half_scale * code - offset)`.
+/// Two groups whose halves have scales of their own.
 pub(super) struct PairOfHalves {
     codes: [__m512i; 8],
     /// As 32 bits.
     half_scales: [__m512i; 2],
     /// Both as i16.
-    offsets: __m512i,
+    factors: __m512i,
     scale: __m512,
+    min: Option<__m512>,
 }
 
 impl PairOfHalves {
@@ -111,8 +107,14 @@ impl PairOfHalves {
         for (half_scale, (a, b)) in half_scales.iter_mut().zip(a.half_scales.into_iter().zip(b.half_scales)) {
             *half_scale = simd!(_mm512_srai_epi32::<16>(ints(a, b)));
         }
-        let (offsets, scale) = (ints(a.offsets, b.offsets), floats(a.scale, b.scale));
-        PairOfHalves { codes: codes(a.codes, b.codes), half_scales, offsets, scale }
+        let (factors, scale) = (ints(a.factors, b.factors), floats(a.scale, b.scale));
+        PairOfHalves {
+            codes: codes(a.codes, b.codes),
+            half_scales,
+            factors,
+            scale,
+            min: minima(a.min, b.min),
+        }
     }
 }
 
@@ -127,12 +129,17 @@ impl Pairs for PairOfHalves {
         let [first, second] = halves;
         for (((first, second), x), sums) in first.into_iter().zip(second).zip(x).zip(sums) {
             let both = simd!(x.sums.as_ptr().cast::<i32>().read_unaligned());
-            let offsets = simd!(_mm512_madd_epi16(self.offsets, _mm512_set1_epi32(both)));
+            let dot_sums = simd!(_mm512_madd_epi16(self.factors, _mm512_set1_epi32(both)));
             let dot = simd!(_mm512_add_epi32(
                 _mm512_mullo_epi32(first, self.half_scales[0]),
                 _mm512_mullo_epi32(second, self.half_scales[1]),
             ));
-            add_scaled(simd!(_mm512_sub_epi32(dot, offsets)), self.scale, x, sums);
+            let before = load(sums);
+            let sum = match self.min {
+                None => with_scaled(before, simd!(_mm512_sub_epi32(dot, dot_sums)), self.scale, x),
+                Some(min) => with_scaled(with_scaled(before, dot, self.scale, x), dot_sums, min, x),
+            };
+            store(sums, sum);
         }
     }
 }
@@ -146,12 +153,29 @@ fn add_step<const T: usize>(dots: &mut [__m512i; T], codes: __m512i, x: &[Block;
     }
 }
 
+/// With whole numbers times a scale and a token's.
 #[inline(always)]
-fn add_scaled(dot: __m512i, scale: __m512, x: &Block, sums: &mut [__m256; 2]) {
-    let before = simd!(_mm512_loadu_ps(sums.as_ptr().cast()));
+fn with_scaled(sum: __m512, dot: __m512i, scale: __m512, x: &Block) -> __m512 {
     let scale = simd!(_mm512_mul_ps(scale, _mm512_set1_ps(x.scale)));
-    let sum = simd!(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, before));
+    simd!(_mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum))
+}
+
+#[inline(always)]
+fn load(sums: &[__m256; 2]) -> __m512 {
+    simd!(_mm512_loadu_ps(sums.as_ptr().cast()))
+}
+
+#[inline(always)]
+fn store(sums: &mut [__m256; 2], sum: __m512) {
     simd!(_mm512_storeu_ps(sums.as_mut_ptr().cast(), sum));
+}
+
+#[inline(always)]
+fn minima(a: Option<__m256>, b: Option<__m256>) -> Option<__m512> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(floats(a, b)),
+        _ => None,
+    }
 }
 
 #[inline(always)]
