@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::dot::{LANES, Sum};
 use crate::huge_pages::advise_huge_pages;
-use crate::isa::{Isa, isa, per_isa};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Isa;
+use crate::isa::{isa, per_isa};
 use crate::pool::Pool;
 
 /// Read for the bandwidth; larger than any cache.

@@ -19,11 +19,13 @@ pub(super) trait Group<L: Lanes>: Copy {
     /// [`Group::dot`] of two groups with four tokens.
     fn dots(groups: [&Self; 2], x: [&Block; TOKENS]) -> Tile<L>;
     /// The numbers of a group of the form `scale * (code - offset) + min`, if it has that.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn linear(&self) -> Option<Linear<'_, L>> {
         None
     }
     /// The numbers of a group whose halves have scales of their own, if it is one.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
         None
@@ -39,6 +41,7 @@ pub(super) trait Group<L: Lanes>: Copy {
 }
 
 /// `weight = scale * (code - offset) + min`.
+#[cfg(target_arch = "x86_64")]
 pub(super) struct Linear<'g, L: Lanes> {
     pub(super) codes: &'g [L::Int; 8],
     pub(super) offset: u32,
@@ -47,6 +50,7 @@ pub(super) struct Linear<'g, L: Lanes> {
 }
 
 /// `weight = scale * (half_scale * code - factor)`, or with a minimum `scale * half_scale * code + min * factor`.
+#[cfg(target_arch = "x86_64")]
 pub(super) struct ScaledHalves<'g, L: Lanes> {
     pub(super) codes: &'g [L::Int; 8],
     pub(super) half_scales: [L::Int; 2],
@@ -81,6 +85,7 @@ impl<L: Lanes, const BITS: u32, const OFFSET: u32> Group<L> for Plain<L, BITS, O
         L::dots::<BITS>([&a.codes, &b.codes], x)
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn linear(&self) -> Option<Linear<'_, L>> {
         Some(Linear { codes: &self.codes, offset: OFFSET, scale: self.scale, min: None })
@@ -121,6 +126,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for WithMin<L, BITS> {
         L::dots::<BITS>([&a.codes, &b.codes], x)
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn linear(&self) -> Option<Linear<'_, L>> {
         Some(Linear { codes: &self.codes, offset: 0, scale: self.scale, min: Some(self.min) })
@@ -166,6 +172,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
         L::dots_scaled::<BITS>([&a.codes, &b.codes], x, [&a.half_scales, &b.half_scales])
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
         let Halves { half_scales, offsets: factors, scale, .. } = *self;
@@ -215,6 +222,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for HalvesWithMin<L, BITS> {
         L::dots_scaled::<BITS>([&a.codes, &b.codes], x, [&a.half_scales, &b.half_scales])
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
         let HalvesWithMin { half_scales, half_mins: factors, scale, min, .. } = *self;
