@@ -13,14 +13,12 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::dot::{Aligned, LANES, Sum};
+use crate::dot::{Aligned, LANES, Sum, flat_mut};
 use crate::isa::{Isa, isa, per_isa};
 use crate::latents::Latents;
 use crate::pool::{Disjoint, Pool};
 
-use tile::{
-    Ahead, NEAR_QUERIES, Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, floats_mut, merge,
-};
+use tile::{Ahead, NEAR_QUERIES, Partial, QUERIES, RANGE, TILE, Weights, add_tile, finish, merge};
 
 mod decompressed;
 mod integers;
@@ -259,7 +257,7 @@ impl Job<'_> {
         if partial.len() < needed {
             partial.resize(needed, Aligned([0.0; LANES]));
         }
-        let partials = Disjoint::new(floats_mut(partial));
+        let partials = Disjoint::new(flat_mut(partial));
         pool.run(tasks.len(), |number| {
             let Task { row, heads, range, place } = tasks[number].clone();
             // SAFETY: places of tasks do not overlap; `run` ends before `partial` does.
@@ -338,7 +336,7 @@ impl Job<'_> {
             if floats.len() < needed {
                 floats.resize(needed, Aligned([0.0; LANES]));
             }
-            let (copy, rest) = floats_mut(floats).split_at_mut(copy_len);
+            let (copy, rest) = flat_mut(floats).split_at_mut(copy_len);
             let (room, rest) = rest.split_at_mut(room_len);
             copy.copy_from_slice(&query[..copy_len]);
             let queries = match copy_len {

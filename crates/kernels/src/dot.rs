@@ -15,10 +15,20 @@ pub(crate) type Sum = [f32; LANES];
 #[repr(align(64))]
 pub(crate) struct Aligned<T>(pub(crate) T);
 
-/// Aligned lanes as one row of numbers.
-pub(crate) fn floats(lanes: &[Aligned<Sum>]) -> &[f32] {
-    // SAFETY: an aligned sum is 64 bytes long: its 16 numbers and no padding.
-    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+/// Aligned numbers as one row.
+#[inline(always)]
+pub(crate) fn flat<T, const N: usize>(aligned: &[Aligned<[T; N]>]) -> &[T] {
+    const { assert!(size_of::<Aligned<[T; N]>>() == size_of::<[T; N]>(), "padding") };
+    // SAFETY: an aligned array is its numbers and no padding, as asserted.
+    unsafe { std::slice::from_raw_parts(aligned.as_ptr().cast(), aligned.len() * N) }
+}
+
+/// The same, to be written.
+#[inline(always)]
+pub(crate) fn flat_mut<T, const N: usize>(aligned: &mut [Aligned<[T; N]>]) -> &mut [T] {
+    const { assert!(size_of::<Aligned<[T; N]>>() == size_of::<[T; N]>(), "padding") };
+    // SAFETY: an aligned array is its numbers and no padding, as asserted.
+    unsafe { std::slice::from_raw_parts_mut(aligned.as_mut_ptr().cast(), aligned.len() * N) }
 }
 
 /// Joins the lanes by halves: 16, 8, 4, 2, 1.

@@ -5,7 +5,7 @@
 //! (heads, or the tokens of an expert), in each piece of columns by piece, so that the rows of a piece are
 //! neighbours: rows a power of two apart would all fall into the same few sets of the cache.
 
-use crate::dot::{Aligned, LANES, Sum, floats};
+use crate::dot::{Aligned, LANES, Sum, flat};
 use crate::isa::{Isa, isa};
 use crate::matrix::{Matrix, TILE};
 use crate::pool::{Disjoint, Pool};
@@ -203,7 +203,7 @@ impl Inputs {
 
     /// Tiles of a segment from a row on; the next tile of the same row begins [`Inputs::rows`] tiles later.
     pub(crate) fn tiles(&self, segment: usize, row: usize) -> &[f32] {
-        &floats(&self.tiles)[(self.segments[segment].tile + row) * TILE..]
+        &flat(&self.tiles)[(self.segments[segment].tile + row) * TILE..]
     }
 
     /// Blocks of a segment from a row on; the next block of the same row comes [`Inputs::rows`] later.

@@ -14,9 +14,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::panel::{COLUMNS, Strip, multiply, multiply_add};
-use super::tile::{Partial, RANGE, TILE, finish, floats_mut, merge, weigh};
+use super::tile::{Partial, RANGE, TILE, finish, merge, weigh};
 use super::{Pages, group};
-use crate::dot::{Aligned, LANES, Sum};
+use crate::dot::{Aligned, LANES, Sum, flat_mut};
 use crate::isa::{Isa, isa, per_isa};
 use crate::matrix::{self, Matrix};
 use crate::pool::{Disjoint, Pool};
@@ -162,7 +162,7 @@ impl Buffer {
         if self.0.len() < needed {
             self.0.resize(needed, Aligned([0.0; LANES]));
         }
-        &mut floats_mut(&mut self.0)[..len]
+        &mut flat_mut(&mut self.0)[..len]
     }
 
     fn strips(&mut self, len: usize) -> &mut [Strip] {

@@ -6,16 +6,19 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
 use std::ops::Range;
 
+use crate::dot::{Aligned, flat, flat_mut};
 use crate::isa::Isa;
 use crate::latents::{narrow_i16, nearest};
 use crate::prefetch::prefetch;
 
 use super::Pages;
-use super::tile::{Ahead, Partial, QUERIES, weigh};
+use super::tile::{Ahead, Partial, QUERIES, VALUES_TOGETHER, weigh};
 
 /// Keys whose scores are turned into weights together.
 const TILE: usize = 64;
@@ -26,13 +29,14 @@ pub(super) const GROUP: usize = 16;
 /// Neighbouring numbers of a row.
 pub(super) type Group = [i16; GROUP];
 
-/// A group that lies in one cache line.
-#[derive(Clone, Copy)]
-#[repr(align(32))]
-struct QueryGroup(Group);
+/// The groups of a cache line.
+const PER_LINE: usize = 2;
 
 /// Keys against which four queries have their sums in registers.
 const KEYS: usize = 2;
+
+/// The same where there are 32 registers.
+const WIDE_KEYS: usize = 4;
 
 /// Numbers with sums of their own when a tile's weights are added up.
 const REGISTER: usize = 8;
@@ -47,8 +51,9 @@ const MOST_STEPS: f32 = 32_767.0;
 /// Queries in 16 bits.
 #[derive(Default)]
 pub(super) struct Queries {
-    /// `[queries, latents + others]`. A group that has numbers of both comes twice, with zeros for those of the other scale.
-    groups: Vec<QueryGroup>,
+    /// Of each query whole lines of latents, then of the others. A group that has numbers of both comes twice, with zeros for
+    /// those of the other scale.
+    lines: Vec<Aligned<[Group; PER_LINE]>>,
     /// A query on its way there.
     numbers: Vec<i16>,
     /// Of each query's latent, and of its other numbers.
@@ -66,29 +71,38 @@ impl Queries {
         (self.latents, self.others_first) = (latent.div_ceil(GROUP), latent / GROUP);
         self.others = width / GROUP - self.others_first;
         self.numbers.resize(width, 0);
-        self.groups.clear();
+        let (of_query, latent_lines) = (self.lines_of_query(), self.latents.div_ceil(PER_LINE));
         self.scales.clear();
-        for query in query.chunks_exact(width) {
+        self.lines.clear();
+        self.lines.resize(query.len() / width * of_query, Aligned([[0; GROUP]; PER_LINE]));
+        for (query, lines) in query.chunks_exact(width).zip(self.lines.chunks_exact_mut(of_query)) {
             self.scales.push(narrow_i16(query, latent, &mut self.numbers));
             let groups = self.numbers.as_chunks().0;
-            self.groups.extend(groups[..self.latents].iter().copied().map(QueryGroup));
-            self.groups.extend(groups[self.others_first..].iter().copied().map(QueryGroup));
+            let (latents, others) = lines.split_at_mut(latent_lines);
+            let (latents, others) = (flat_mut(latents), flat_mut(others));
+            latents[..self.latents].copy_from_slice(&groups[..self.latents]);
+            others[..self.others].copy_from_slice(&groups[self.others_first..]);
             if self.others_first < self.latents {
                 // The last of the latents and the first of the others are one group.
-                let (both, others) = (latent % GROUP, self.groups.len() - self.others);
-                self.groups[others - 1].0[both..].fill(0);
-                self.groups[others].0[..both].fill(0);
+                let both = latent % GROUP;
+                latents[self.latents - 1][both..].fill(0);
+                others[0][..both].fill(0);
             }
         }
     }
 
+    fn lines_of_query(&self) -> usize {
+        self.latents.div_ceil(PER_LINE) + self.others.div_ceil(PER_LINE)
+    }
+
     /// The groups of `Q` queries from one on: of their latents, and of their other numbers.
     #[inline(always)]
-    fn of<const Q: usize>(&self, query: usize) -> ([&[QueryGroup]; Q], [&[QueryGroup]; Q]) {
-        let width = self.latents + self.others;
-        let (mut latents, mut others): ([&[QueryGroup]; Q], [&[QueryGroup]; Q]) = ([&[]; Q], [&[]; Q]);
+    fn of<const Q: usize>(&self, query: usize) -> ([&[Group]; Q], [&[Group]; Q]) {
+        let (of_query, latent_lines) = (self.lines_of_query(), self.latents.div_ceil(PER_LINE));
+        let (mut latents, mut others): ([&[Group]; Q], [&[Group]; Q]) = ([&[]; Q], [&[]; Q]);
         for q in 0..Q {
-            (latents[q], others[q]) = self.groups[(query + q) * width..][..width].split_at(self.latents);
+            let (front, back) = self.lines[(query + q) * of_query..][..of_query].split_at(latent_lines);
+            (latents[q], others[q]) = (&flat(front)[..self.latents], &flat(back)[..self.others]);
         }
         (latents, others)
     }
@@ -96,23 +110,23 @@ impl Queries {
 
 /// The operations of this path. Instances are made only inside functions compiled for their instruction set.
 trait Products {
-    /// `queries[q] · rows[k]`; all have the same number of groups.
-    fn dots<const Q: usize, const K: usize>(
-        queries: [&[QueryGroup]; Q],
-        rows: [&[Group]; K],
-    ) -> [[i32; K]; Q];
+    /// Whether there are registers of 512 bits, and 32 of them: then more keys and queries go together.
+    const WIDE: bool = false;
 
-    /// `Σ weights[q][key] rows[key][group]` for each number of a group; rows and weights are an even number, no more than
-    /// a tile has.
+    /// `queries[q] · rows[k]`; all have the same number of groups.
+    fn dots<const Q: usize, const K: usize>(queries: [&[Group]; Q], rows: [&[Group]; K]) -> [[i32; K]; Q];
+
+    /// `Σ weights[q][key] rows[key][group]` for each number of `G` groups, one or two; rows and weights are an even number, no
+    /// more than a tile has.
     ///
     /// # Safety
     ///
-    /// Each row has the group.
-    unsafe fn columns<const Q: usize>(
+    /// Each row has the groups.
+    unsafe fn columns<const Q: usize, const G: usize>(
         rows: &[&[Group]],
         group: usize,
         weights: &[[i16; TILE]; Q],
-    ) -> [[i32; GROUP]; Q];
+    ) -> [[[i32; GROUP]; G]; Q];
 }
 
 /// Fills `partial` with the result over a range of keys.
@@ -133,7 +147,7 @@ pub(super) fn attend_range(
         scale: f32,
         partial: &mut Partial<'_>,
     ) {
-        range_body::<avx2::Avx2<false>>(pages, keys, queries, scale, partial);
+        range_body::<avx2::Avx2>(pages, keys, queries, scale, partial);
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -144,7 +158,7 @@ pub(super) fn attend_range(
         scale: f32,
         partial: &mut Partial<'_>,
     ) {
-        range_body::<avx2::Avx2<true>>(pages, keys, queries, scale, partial);
+        range_body::<avx512::Avx512>(pages, keys, queries, scale, partial);
     }
     match isa {
         // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features; VNNI is looked for.
@@ -215,7 +229,8 @@ fn range_body<P: Products>(
     for first in keys.clone().step_by(TILE) {
         let end = keys.end.min(first + TILE);
         // Behind the last tile of a range is the first of the next, which the same thread often does.
-        let mut ahead = super::ahead::<TILE>(pages, end..pages.keys.min(end + TILE), KEYS, partial);
+        let mut ahead =
+            super::ahead::<TILE>(pages, end..pages.keys.min(end + TILE), keys_together::<P>(), partial);
         let keys = Keys::of(pages, first..end);
         tile.multiply::<P>(&keys, queries, &mut ahead);
         tile.weigh(&keys, queries, scale, partial);
@@ -227,23 +242,37 @@ impl Tile {
     /// All products of queries and keys.
     #[inline(always)]
     fn multiply<P: Products>(&mut self, keys: &Keys<'_>, queries: &Queries, ahead: &mut Ahead<TILE>) {
-        let count = queries.scales.len();
         let mut key = 0;
         while key < keys.count {
-            let mut q = 0;
-            while q < count {
-                let (four, two) = (count - q >= 4, keys.count - key >= KEYS);
-                match (four, two) {
-                    (true, true) => self.block::<P, 4, KEYS>(keys, key, queries, q),
-                    (true, false) => self.block::<P, 4, 1>(keys, key, queries, q),
-                    (false, true) => self.block::<P, 1, KEYS>(keys, key, queries, q),
-                    (false, false) => self.block::<P, 1, 1>(keys, key, queries, q),
-                }
-                ahead.step(ahead.per_scores);
-                q += if four { 4 } else { 1 };
+            match keys.count - key {
+                WIDE_KEYS.. if P::WIDE => self.multiply_keys::<P, WIDE_KEYS>(keys, &mut key, queries, ahead),
+                KEYS.. => self.multiply_keys::<P, KEYS>(keys, &mut key, queries, ahead),
+                _ => self.multiply_keys::<P, 1>(keys, &mut key, queries, ahead),
             }
-            key += KEYS;
         }
+    }
+
+    /// All products of queries with `K` keys, behind which `key` stands then.
+    #[inline(always)]
+    fn multiply_keys<P: Products, const K: usize>(
+        &mut self,
+        keys: &Keys<'_>,
+        key: &mut usize,
+        queries: &Queries,
+        ahead: &mut Ahead<TILE>,
+    ) {
+        let (count, mut q) = (queries.scales.len(), 0);
+        while q < count {
+            if count - q >= 4 {
+                self.block::<P, 4, K>(keys, *key, queries, q);
+                q += 4;
+            } else {
+                self.block::<P, 1, K>(keys, *key, queries, q);
+                q += 1;
+            }
+            ahead.step(ahead.per_scores);
+        }
+        *key += K;
     }
 
     #[inline(always)]
@@ -285,38 +314,56 @@ impl Tile {
     /// `values[q] = factors[q] * values[q] + steps[q] * Σ weights[q][key] rows[key]`.
     #[inline(always)]
     fn add_values<P: Products>(&self, keys: &Keys<'_>, ahead: &mut Ahead<TILE>, partial: &mut Partial<'_>) {
-        let (queries, len) = (partial.max.len(), partial.value_len());
+        let len = partial.value_len();
         let rows = &keys.rows[..keys.count.next_multiple_of(2)];
         assert!(
             len.is_multiple_of(GROUP) && rows.iter().all(|row| row.len() >= len / GROUP),
             "{len} numbers"
         );
-        for group in 0..len / GROUP {
-            let mut q = 0;
-            while q < queries {
-                let values = &mut partial.values[q * len + group * GROUP..];
-                // SAFETY: every row has as many groups as values have, as asserted.
-                let done = unsafe {
-                    match queries - q {
-                        8 | 4 | 5 => self.value_block::<P, 4>(rows, group, q, values, len),
-                        6.. => self.value_block::<P, 6>(rows, group, q, values, len),
-                        2 | 3 => self.value_block::<P, 2>(rows, group, q, values, len),
-                        _ => self.value_block::<P, 1>(rows, group, q, values, len),
-                    }
-                };
-                ask_for_groups(&rows[rows.len() * q / queries..rows.len() * (q + done) / queries], group);
-                ahead.step(ahead.per_values);
-                q += done;
-            }
+        let (groups, mut group) = (len / GROUP, 0);
+        while group < groups {
+            group += match groups - group {
+                2.. if P::WIDE => self.add_groups::<P, 2>(rows, group, ahead, partial),
+                _ => self.add_groups::<P, 1>(rows, group, ahead, partial),
+            };
         }
+    }
+
+    /// `G` groups of all queries' values; `G`. Every row has them.
+    #[inline(always)]
+    fn add_groups<P: Products, const G: usize>(
+        &self,
+        rows: &[&[Group]],
+        group: usize,
+        ahead: &mut Ahead<TILE>,
+        partial: &mut Partial<'_>,
+    ) -> usize {
+        let (queries, len, mut q) = (partial.max.len(), partial.value_len(), 0);
+        while q < queries {
+            let values = &mut partial.values[q * len + group * GROUP..];
+            // SAFETY: every row has the groups, as `add_values` has asserted.
+            let done = unsafe {
+                match queries - q {
+                    8.. if P::WIDE => self.value_block::<P, 8, G>(rows, group, q, values, len),
+                    8 | 4 | 5 => self.value_block::<P, 4, G>(rows, group, q, values, len),
+                    6.. => self.value_block::<P, 6, G>(rows, group, q, values, len),
+                    2 | 3 => self.value_block::<P, 2, G>(rows, group, q, values, len),
+                    _ => self.value_block::<P, 1, G>(rows, group, q, values, len),
+                }
+            };
+            ask_for_groups(&rows[rows.len() * q / queries..rows.len() * (q + done) / queries], group);
+            ahead.step(ahead.per_values * G * done.div_ceil(VALUES_TOGETHER));
+            q += done;
+        }
+        G
     }
 
     /// Some queries, all sums in registers; how many.
     ///
     /// # Safety
-    /// Each row has the group.
+    /// Each row has the groups.
     #[inline(always)]
-    unsafe fn value_block<P: Products, const Q: usize>(
+    unsafe fn value_block<P: Products, const Q: usize, const G: usize>(
         &self,
         rows: &[&[Group]],
         group: usize,
@@ -326,16 +373,23 @@ impl Tile {
     ) -> usize {
         let Some(weights) = self.weights[q..].first_chunk::<Q>() else { return Q };
         // SAFETY: promised by the caller.
-        let sums = unsafe { P::columns(rows, group, weights) };
+        let sums = unsafe { P::columns::<Q, G>(rows, group, weights) };
         for i in 0..Q {
             let (step, factor) = (self.steps[q + i], self.factors[q + i]);
-            let values = &mut values[i * stride..][..GROUP];
-            for l in 0..GROUP {
-                values[l] = (sums[i][l] as f32).mul_add(step, factor * values[l]);
+            let values = &mut values[i * stride..][..G * GROUP];
+            for (values, sums) in values.as_chunks_mut::<GROUP>().0.iter_mut().zip(&sums[i]) {
+                for l in 0..GROUP {
+                    values[l] = (sums[l] as f32).mul_add(step, factor * values[l]);
+                }
             }
         }
         Q
     }
+}
+
+/// Most keys whose products are in registers together.
+const fn keys_together<P: Products>() -> usize {
+    if P::WIDE { WIDE_KEYS } else { KEYS }
 }
 
 /// Weights times the scales of their keys' latents, in steps; how large a step is. What is not a number makes the step none.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::dot::{Aligned, LANES, Sum};
+use crate::dot::{Aligned, LANES};
 use crate::exp::exp;
 use crate::isa::per_isa;
 use crate::prefetch::{prefetch, prefetch_second_level};
@@ -26,6 +26,9 @@ pub(super) const NEAR_QUERIES: usize = 8;
 
 /// Keys against which four queries have their sums in registers.
 pub(super) const KEYS: usize = 3;
+
+/// Queries whose values have their sums in registers.
+pub(super) const VALUES_TOGETHER: usize = 6;
 
 /// Numbers in one register.
 const REGISTER: usize = 8;
@@ -118,7 +121,7 @@ impl<const TILE: usize> Ahead<TILE> {
     ) -> Ahead<TILE> {
         let (queries, half) = (partial.max.len(), rows * row_bytes / 2);
         let scores = queries.div_ceil(4) * TILE.div_ceil(keys);
-        let values = queries.div_ceil(6) * partial.value_len().div_ceil(2 * REGISTER);
+        let values = queries.div_ceil(VALUES_TOGETHER) * partial.value_len().div_ceil(2 * REGISTER);
         let share = |blocks| half.div_ceil(blocks).next_multiple_of(LINE);
         let (per_scores, per_values) = (share(scores), share(values));
         Ahead { starts, rows, row_bytes, row: 0, asked: 0, per_scores, per_values }
@@ -137,12 +140,6 @@ impl<const TILE: usize> Ahead<TILE> {
             }
         }
     }
-}
-
-/// Aligned lanes as one row of numbers.
-pub(super) fn floats_mut(lanes: &mut [Aligned<Sum>]) -> &mut [f32] {
-    // SAFETY: an aligned sum is 64 bytes long: its 16 numbers and no padding.
-    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
 }
 
 per_isa! {

@@ -45,7 +45,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 7 * Format::all().len() + 4 * FORMATS.len() + 5 * HOSTILE as usize + 11);
+    assert_eq!(want.len(), 7 * Format::all().len() + 4 * FORMATS.len() + 5 * HOSTILE as usize + 17);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -98,9 +98,16 @@ fn bits_of_every_operation() {
             );
         }
     }
-    let integers = [96, 91].map(|latent| CacheFormat::I16 { width: 96, latent });
+    let integers = [96, 91, 75].map(|latent| CacheFormat::I16 { width: 96, latent });
     for format in [CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Q8].into_iter().chain(integers) {
-        report(format!("attention over {format:?}"), &attention(format));
+        for value_len in [90, 75] {
+            if !matches!(format, CacheFormat::I16 { latent, .. } if latent < value_len) {
+                report(
+                    format!("attention over {format:?}, {value_len} values"),
+                    &attention(format, value_len),
+                );
+            }
+        }
     }
     report("decompressed attention", &decompressed_attention());
     report("rmsnorm", &{
@@ -144,13 +151,15 @@ fn transposed(w: &Matrix, tokens: usize) -> Vec<f32> {
     y
 }
 
-fn attention(format: CacheFormat) -> Vec<f32> {
-    let (cache, query) = (format.store(&Random(9).floats(21 * 16 * 96)), Random(10).floats(2 * 7 * 96));
+/// Thirteen heads are more than go together in any way of multiplying them.
+fn attention(format: CacheFormat, value_len: usize) -> Vec<f32> {
+    const HEADS: usize = 13;
+    let (cache, query) = (format.store(&Random(9).floats(21 * 16 * 96)), Random(10).floats(2 * HEADS * 96));
     let pages = (0..21).map(|page| cache.page(page * 16 * 96, 16 * 96)).collect();
     let pages = Pages { pages, page_len: 16, width: 96, keys: 331 };
     let rows = [331, 75].map(|keys| Row { pages: &pages, keys });
-    let shape = Shape { heads: 7, width: 96, value_len: 90, scale: 0.7 };
-    let mut out = vec![0.0; 2 * 7 * 90];
+    let shape = Shape { heads: HEADS, width: 96, value_len, scale: 0.7 };
+    let mut out = vec![0.0; 2 * HEADS * value_len];
     attend(&Pool::new(2), &shape, &rows, &query, &mut AttentionScratch::default(), &mut out);
     out
 }

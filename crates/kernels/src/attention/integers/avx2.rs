@@ -1,12 +1,11 @@
-//! 16 numbers in a 256-bit vector of AVX2: `vpmaddwd` multiplies pairs and adds their products to 32 bits. With VNNI one
-//! instruction, `vpdpwssd`, adds them to the sum too.
+//! 16 numbers in a 256-bit vector of AVX2: `vpmaddwd` multiplies pairs and adds their products to 32 bits.
 
 use std::arch::x86_64::*;
 
-use super::{GROUP, Group, Products, QueryGroup, TILE};
+use super::{GROUP, Group, Products, TILE};
 
-/// Made only in functions compiled for AVX2, and AVX-512 VNNI and VL if so said.
-pub(super) struct Avx2<const VNNI: bool>;
+/// Made only in functions compiled for AVX2.
+pub(super) struct Avx2;
 
 /// An expression of intrinsics.
 macro_rules! simd {
@@ -17,12 +16,9 @@ macro_rules! simd {
     }};
 }
 
-impl<const VNNI: bool> Products for Avx2<VNNI> {
+impl Products for Avx2 {
     #[inline(always)]
-    fn dots<const Q: usize, const K: usize>(
-        queries: [&[QueryGroup]; Q],
-        rows: [&[Group]; K],
-    ) -> [[i32; K]; Q] {
+    fn dots<const Q: usize, const K: usize>(queries: [&[Group]; Q], rows: [&[Group]; K]) -> [[i32; K]; Q] {
         let groups = queries[0].len();
         assert!(queries.iter().all(|query| query.len() == groups), "queries of {groups} groups");
         assert!(rows.iter().all(|row| row.len() == groups), "rows of {groups} groups");
@@ -33,9 +29,9 @@ impl<const VNNI: bool> Products for Avx2<VNNI> {
                 keys[k] = simd!(load(rows[k].get_unchecked(group)));
             }
             for q in 0..Q {
-                let query = simd!(load(&queries[q].get_unchecked(group).0));
+                let query = simd!(load(queries[q].get_unchecked(group)));
                 for k in 0..K {
-                    sums[q][k] = multiply_add::<VNNI>(query, keys[k], sums[q][k]);
+                    sums[q][k] = multiply_add(query, keys[k], sums[q][k]);
                 }
             }
         }
@@ -52,33 +48,50 @@ impl<const VNNI: bool> Products for Avx2<VNNI> {
         totals
     }
 
-    /// Of two rows the numbers of each column become neighbours, as their weights are.
     #[inline(always)]
     // SAFETY: the caller promises what the trait asks for.
-    unsafe fn columns<const Q: usize>(
+    unsafe fn columns<const Q: usize, const G: usize>(
         rows: &[&[Group]],
         group: usize,
         weights: &[[i16; TILE]; Q],
-    ) -> [[i32; GROUP]; Q] {
-        let mut sums = [[zero(); 2]; Q];
-        for pair in 0..rows.len().min(TILE) / 2 {
-            let a = simd!(load(rows.get_unchecked(2 * pair).get_unchecked(group)));
-            let b = simd!(load(rows.get_unchecked(2 * pair + 1).get_unchecked(group)));
-            let numbers = simd!([_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]);
+    ) -> [[[i32; GROUP]; G]; Q] {
+        let mut columns = [[[0; GROUP]; G]; Q];
+        for g in 0..G {
+            // SAFETY: each row has `G` groups from this one on.
+            let sums = unsafe { columns_of_group(rows, group + g, weights) };
             for q in 0..Q {
-                let weights = simd!(weights[q].as_ptr().add(2 * pair).cast::<i32>().read_unaligned());
-                let weights = simd!(_mm256_set1_epi32(weights));
-                for half in 0..2 {
-                    sums[q][half] = multiply_add::<VNNI>(numbers[half], weights, sums[q][half]);
-                }
+                columns[q][g] = in_order(sums[q]);
             }
-        }
-        let mut columns = [[0; GROUP]; Q];
-        for q in 0..Q {
-            columns[q] = in_order(sums[q]);
         }
         columns
     }
+}
+
+/// Of two rows the numbers of each column become neighbours, as their weights are.
+///
+/// # Safety
+///
+/// Each row has the group; AVX2.
+#[inline(always)]
+unsafe fn columns_of_group<const Q: usize>(
+    rows: &[&[Group]],
+    group: usize,
+    weights: &[[i16; TILE]; Q],
+) -> [[__m256i; 2]; Q] {
+    let mut sums = [[zero(); 2]; Q];
+    for pair in 0..rows.len().min(TILE) / 2 {
+        let a = simd!(load(rows.get_unchecked(2 * pair).get_unchecked(group)));
+        let b = simd!(load(rows.get_unchecked(2 * pair + 1).get_unchecked(group)));
+        let numbers = simd!([_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]);
+        for q in 0..Q {
+            let weights = simd!(weights[q].as_ptr().add(2 * pair).cast::<i32>().read_unaligned());
+            let weights = simd!(_mm256_set1_epi32(weights));
+            for half in 0..2 {
+                sums[q][half] = multiply_add(numbers[half], weights, sums[q][half]);
+            }
+        }
+    }
+    sums
 }
 
 #[inline(always)]
@@ -93,11 +106,8 @@ fn load(group: &Group) -> __m256i {
 
 /// `sum + a b`, pairs of products in every lane.
 #[inline(always)]
-fn multiply_add<const VNNI: bool>(a: __m256i, b: __m256i, sum: __m256i) -> __m256i {
-    match VNNI {
-        true => simd!(_mm256_dpwssd_epi32(sum, a, b)),
-        false => simd!(_mm256_add_epi32(sum, _mm256_madd_epi16(a, b))),
-    }
+fn multiply_add(a: __m256i, b: __m256i, sum: __m256i) -> __m256i {
+    simd!(_mm256_add_epi32(sum, _mm256_madd_epi16(a, b)))
 }
 
 /// The sums of eight numbers each.

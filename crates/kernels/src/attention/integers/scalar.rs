@@ -1,34 +1,32 @@
 //! Plain loops: what every machine runs, and the twin that the others are tested against.
 
-use super::{GROUP, Group, Products, QueryGroup, TILE};
+use super::{GROUP, Group, Products, TILE};
 
 /// Plain loops.
 pub(super) struct Scalar;
 
 impl Products for Scalar {
     #[inline(always)]
-    fn dots<const Q: usize, const K: usize>(
-        queries: [&[QueryGroup]; Q],
-        rows: [&[Group]; K],
-    ) -> [[i32; K]; Q] {
+    fn dots<const Q: usize, const K: usize>(queries: [&[Group]; Q], rows: [&[Group]; K]) -> [[i32; K]; Q] {
         queries.map(|query| {
-            rows.map(|row| query.iter().zip(row).fold(0i32, |sum, (a, b)| sum.wrapping_add(dot(&a.0, b))))
+            rows.map(|row| query.iter().zip(row).fold(0i32, |sum, (a, b)| sum.wrapping_add(dot(a, b))))
         })
     }
 
     #[inline(always)]
     // SAFETY: the caller promises what the trait asks for.
-    unsafe fn columns<const Q: usize>(
+    unsafe fn columns<const Q: usize, const G: usize>(
         rows: &[&[Group]],
         group: usize,
         weights: &[[i16; TILE]; Q],
-    ) -> [[i32; GROUP]; Q] {
-        let mut sums = [[0i32; GROUP]; Q];
+    ) -> [[[i32; GROUP]; G]; Q] {
+        let mut sums = [[[0i32; GROUP]; G]; Q];
         for (key, row) in rows.iter().enumerate() {
-            for q in 0..Q {
-                for l in 0..GROUP {
-                    let product = i32::from(weights[q][key]) * i32::from(row[group][l]);
-                    sums[q][l] = sums[q][l].wrapping_add(product);
+            for (sums, weights) in sums.iter_mut().zip(weights) {
+                for (sums, numbers) in sums.iter_mut().zip(&row[group..]) {
+                    for l in 0..GROUP {
+                        sums[l] = sums[l].wrapping_add(i32::from(weights[key]) * i32::from(numbers[l]));
+                    }
                 }
             }
         }
