@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::answers::tell;
-use super::catalogue::{Catalogue, Kind};
+use super::catalogue::{Catalogue, Kind, Parameter};
 use super::declaration::{Declared, DeclaredParameter};
 use super::dialogue::{Call, Dialogue, Exchange, Topic};
 use super::draw::{Draw, Part};
@@ -174,12 +174,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
         if self.declared.iter().any(|declared| declared.kind.catch_all) {
             return false;
         }
-        let kind = loop {
-            let kind = self.draw.kind(self.catalogue, Part::Seen);
-            if !self.could_do(&kind) {
-                break kind;
-            }
-        };
+        let kind = self.undeclared_kind();
         let habit = self.draw.habit();
         let phrase = self.draw.pick(kind.phrases(self.draw.scope.phrases)).clone();
         let phrase = self.draw.expand(&phrase);
@@ -187,6 +182,24 @@ impl<'d, 'c> Conversation<'d, 'c> {
         let user = self.draw.sentence(&phrase, &slots, Some(&kind), habit);
         self.refuse(user);
         true
+    }
+
+    /// A kind that no declared tool could be meant for; at times one whose values a declared tool takes too, as
+    /// what gives such a request away is only what is to be done with them.
+    fn undeclared_kind(&mut self) -> Arc<Kind> {
+        const TRIES: usize = 20;
+        let tries = if self.draw.scope.lookalikes && self.draw.percent(50) { TRIES } else { 0 };
+        let mut tried = 0;
+        loop {
+            let kind = self.draw.kind(self.catalogue, Part::Seen);
+            if self.could_do(&kind) {
+                continue;
+            }
+            if tried >= tries || self.declared.iter().any(|declared| alike(&declared.kind, &kind)) {
+                return kind;
+            }
+            tried += 1;
+        }
     }
 
     /// A request that no tool of the world could fulfil, or that asks for knowledge.
@@ -394,6 +407,13 @@ impl Draw<'_> {
 /// True if a request for one could be meant for the other.
 fn close(a: &Kind, b: &Kind) -> bool {
     a.clashes(b) || a.related.contains(&b.family) || b.related.contains(&a.family)
+}
+
+/// True if a value that one must be given could be given to the other.
+fn alike(a: &Kind, b: &Kind) -> bool {
+    let required = |parameter: &&Parameter| !parameter.optional;
+    let takes = |one: &Parameter| b.parameters.iter().filter(required).any(|other| other.kind == one.kind);
+    a.parameters.iter().filter(required).any(takes)
 }
 
 /// True if "Please tell me the NAME" can be said.

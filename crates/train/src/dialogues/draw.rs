@@ -29,12 +29,20 @@ pub struct Scope {
     pub related: bool,
     /// Whether tools that nobody has are also those of the catalogue under other nouns.
     pub renamed: bool,
+    /// Whether half of the requests that no tool fits are for values that a declared tool takes too.
+    pub lookalikes: bool,
 }
 
 impl Scope {
     /// What training draws from.
-    pub const TRAINING: Scope =
-        Scope { phrases: Part::Seen, values: Part::Seen, tools: Part::Seen, related: true, renamed: true };
+    pub const TRAINING: Scope = Scope {
+        phrases: Part::Seen,
+        values: Part::Seen,
+        tools: Part::Seen,
+        related: true,
+        renamed: true,
+        lookalikes: true,
+    };
     /// New phrases with new values, for tools of training.
     pub const HELD_OUT: Scope = Scope {
         phrases: Part::HeldOut,
@@ -42,6 +50,7 @@ impl Scope {
         tools: Part::Seen,
         related: false,
         renamed: false,
+        lookalikes: false,
     };
 }
 

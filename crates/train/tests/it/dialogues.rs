@@ -135,6 +135,29 @@ fn made_up_tools_are_asked_for_in_related_words_too() {
 }
 
 #[test]
+fn requests_that_no_tool_fits_are_often_for_values_that_a_tool_takes() {
+    // Of such requests with a number in them, those beside a tool that must have one.
+    let beside_a_number = |lookalikes: bool| {
+        let (mut beside, mut all) = (0, 0);
+        for dialogue in dialogues(Scope { lookalikes, ..Scope::TRAINING }) {
+            let takes_a_number =
+                dialogue.tools.iter().any(|tool| dumps(&tool.0, Style::Default).contains("\"number\""));
+            for exchange in dialogue.exchanges.iter().filter(|exchange| exchange.topic == Topic::NoTool) {
+                if !dialogue.tools.is_empty()
+                    && exchange.user.contains(|letter: char| letter.is_ascii_digit())
+                {
+                    all += 1;
+                    beside += usize::from(takes_a_number);
+                }
+            }
+        }
+        beside as f64 / all as f64
+    };
+    let (without, with) = (beside_a_number(false), beside_a_number(true));
+    assert!(with > without + 0.05, "{without} without, {with} with lookalikes");
+}
+
+#[test]
 fn requests_are_in_the_language_of_their_table() {
     let is_han = |text: &String| text.chars().any(|letter| ('\u{4e00}'..='\u{9fff}').contains(&letter));
     for kind in Catalogue::load().unwrap().kinds {
