@@ -2,8 +2,8 @@
 //!
 //! A stored block is loaded in pieces of 16, 4 or 2 bytes. In a panel of eight rows each piece of a block is followed by
 //! the same piece of the next row, pieces of 16 in four rounds of 4 bytes: so what a kernel wants in one vector is
-//! neighbours in memory, where rows as they are published have to be transposed on the way. The numbers stay the same,
-//! and so do all sums. Others call it repacking (llama.cpp, ik_llama.cpp `-rtr`).
+//! neighbours in memory, where rows as they are published have to be transposed on the way. A block's pieces come in the
+//! order in which they are needed. The numbers stay the same, and so do all sums. Others call it repacking (llama.cpp, ik_llama.cpp `-rtr`).
 
 use bytes::Bytes;
 
@@ -17,6 +17,39 @@ pub(crate) const ROWS: usize = 8;
 
 /// Bytes between the rows of a round.
 const WORD: usize = 4;
+
+/// Where a piece begins in a stored block, and its bytes.
+pub(crate) type Piece = (usize, usize);
+
+/// Pieces of 16 bytes as they are stored.
+const IN_ORDER: [Piece; 11] = {
+    let mut pieces = [(0, 16); 11];
+    let mut i = 0;
+    while i < pieces.len() {
+        pieces[i].0 = 16 * i;
+        i += 1;
+    }
+    pieces
+};
+
+/// Scales first, then of each half of the columns the upper bits and the lower: as stored, upper bits and scales lie behind
+/// all lower ones, and memory read back and forth like that is not foreseen by hardware.
+const Q6K: [Piece; 14] = [
+    (192, 16),
+    (208, 2),
+    (128, 16),
+    (144, 16),
+    (0, 16),
+    (16, 16),
+    (32, 16),
+    (48, 16),
+    (160, 16),
+    (176, 16),
+    (64, 16),
+    (80, 16),
+    (96, 16),
+    (112, 16),
+];
 
 /// The formats that are rearranged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +80,14 @@ impl Interleaved {
         (w.rows() > 0 && w.rows().is_multiple_of(ROWS)).then_some(format)
     }
 
-    /// Numbers of a block, and how the kernels cut it.
-    pub(crate) fn block(self) -> (usize, &'static [usize]) {
+    /// Numbers of a block, and its pieces in the order in which the kernels read them.
+    pub(crate) fn block(self) -> (usize, &'static [Piece]) {
         match self {
-            Interleaved::Int4 => (256, &[16; 8]),
-            Interleaved::Q4K => (256, &[16; 9]),
-            Interleaved::Q5K => (256, &[16; 11]),
-            Interleaved::Q6K => (256, &[16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 2]),
-            Interleaved::Q8_0 => (32, &[2, 16, 16]),
+            Interleaved::Int4 => (256, &IN_ORDER[..8]),
+            Interleaved::Q4K => (256, &IN_ORDER[..9]),
+            Interleaved::Q5K => (256, &IN_ORDER[..11]),
+            Interleaved::Q6K => (256, &Q6K),
+            Interleaved::Q8_0 => (32, &[(0, 2), (2, 16), (18, 16)]),
         }
     }
 
@@ -111,14 +144,14 @@ fn write(w: &Matrix, format: Interleaved, part: usize, out: &Disjoint<u8>, start
     match w.storage() {
         Storage::Int4 { packed, scale } => {
             write_part(packed, w.rows(), part, pieces, out, start);
-            write_part(scale, w.rows(), part, &[16], out, start + packed.len());
+            write_part(scale, w.rows(), part, &IN_ORDER[..1], out, start + packed.len());
         }
         Storage::Ggml { blocks, .. } => write_part(blocks, w.rows(), part, pieces, out, start),
         _ => {}
     }
 }
 
-fn write_part(bytes: &[u8], rows: usize, part: usize, pieces: &[usize], out: &Disjoint<u8>, start: usize) {
+fn write_part(bytes: &[u8], rows: usize, part: usize, pieces: &[Piece], out: &Disjoint<u8>, start: usize) {
     let (panels, row_len) = (rows / ROWS, bytes.len() / rows);
     let cut = |part: usize| panels * part / PARTS * ROWS * row_len;
     let here = cut(part)..cut(part + 1);
@@ -127,16 +160,23 @@ fn write_part(bytes: &[u8], rows: usize, part: usize, pieces: &[usize], out: &Di
     write_panels(&bytes[here], row_len, pieces, out);
 }
 
-fn write_panels(rows: &[u8], row_len: usize, pieces: &[usize], out: &mut [u8]) {
+fn write_panels(rows: &[u8], row_len: usize, pieces: &[Piece], out: &mut [u8]) {
+    let block_len = bytes_of(pieces);
     for (panel, out) in rows.chunks_exact(ROWS * row_len).zip(out.chunks_exact_mut(ROWS * row_len)) {
-        let mut at = 0;
-        while at < row_len {
-            for piece in pieces {
-                write_piece(panel, row_len, at, *piece, &mut out[ROWS * at..ROWS * (at + piece)]);
-                at += piece;
+        for (number, out) in out.chunks_exact_mut(ROWS * block_len).enumerate() {
+            let mut rest = out;
+            for (at, len) in pieces {
+                let (out, behind) = rest.split_at_mut(ROWS * len);
+                write_piece(panel, row_len, number * block_len + at, *len, out);
+                rest = behind;
             }
         }
     }
+}
+
+/// Bytes of a stored block.
+pub(crate) fn bytes_of(pieces: &[Piece]) -> usize {
+    pieces.iter().map(|(_, len)| len).sum()
 }
 
 /// The piece of all eight rows that begins at byte `at` of each.
@@ -163,19 +203,17 @@ fn write_16(panel: &[u8], row_len: usize, at: usize, out: &mut [u8; 16 * ROWS]) 
     }
 }
 
-/// The bytes `at..at + pieces` of a row, as they were stored. `at` begins a block.
-fn read_row(panels: &[u8], row_len: usize, row: usize, mut at: usize, pieces: &[usize], out: &mut [u8]) {
+/// A row's block that begins at byte `first`, as it was stored.
+fn read_block(panels: &[u8], row_len: usize, row: usize, first: usize, pieces: &[Piece], out: &mut [u8]) {
     let panel = &panels[row / ROWS * ROWS * row_len..][..ROWS * row_len];
-    let mut out = out;
-    for piece in pieces {
-        let word = (*piece).min(WORD);
-        let (here, rest) = std::mem::take(&mut out).split_at_mut(*piece);
-        for (round, out) in here.chunks_exact_mut(word).enumerate() {
-            let place = ROWS * (at + round * word) + row % ROWS * word;
+    let mut from = ROWS * first;
+    for (at, len) in pieces {
+        let word = (*len).min(WORD);
+        for (round, out) in out[*at..at + len].chunks_exact_mut(word).enumerate() {
+            let place = from + (ROWS * round + row % ROWS) * word;
             out.copy_from_slice(&panel[place..place + word]);
         }
-        at += piece;
-        out = rest;
+        from += ROWS * len;
     }
 }
 
@@ -185,15 +223,15 @@ pub(crate) fn dequantize(w: &Matrix, format: Interleaved, row: usize, first: usi
     const MOST_BYTES: usize = 256;
     let Storage::Interleaved { blocks, scale, .. } = w.storage() else { return };
     let (numbers, pieces) = format.block();
-    let bytes = pieces.iter().sum::<usize>();
+    let bytes = bytes_of(pieces);
     let (row_len, scale_len) = (blocks.len() / w.rows(), scale.len() / w.rows());
     let (mut block, mut scales) = ([0; MOST_BYTES], [0; 16]);
     for (number, out) in (first / numbers..).zip(out.chunks_mut(numbers)) {
-        read_row(blocks, row_len, row, number * bytes, pieces, &mut block[..bytes]);
+        read_block(blocks, row_len, row, number * bytes, pieces, &mut block[..bytes]);
         match format.ggml() {
             Some(kind) => ggml::dequantize(kind, &block[..bytes], out),
             None => {
-                read_row(scale, scale_len, row, number * 16, &[16], &mut scales);
+                read_block(scale, scale_len, row, number * 16, &IN_ORDER[..1], &mut scales);
                 widen_int4(&block[..bytes], &scales, out);
             }
         }

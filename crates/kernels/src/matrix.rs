@@ -292,7 +292,7 @@ impl Matrix {
             Storage::Interleaved { format: of, blocks, scale } => {
                 let (block, pieces) = of.block();
                 whole_blocks(block)?;
-                length("blocks", blocks, numbers / block * pieces.iter().sum::<usize>())?;
+                length("blocks", blocks, numbers / block * interleaved::bytes_of(pieces))?;
                 let scales = if *of == Interleaved::Int4 { numbers / INT4_GROUP * 2 } else { 0 };
                 length("scale", scale, scales)?;
                 match rows.is_multiple_of(interleaved::ROWS) {

@@ -150,15 +150,19 @@ impl Format for Q6K {
     // SAFETY: the caller promises what the trait asks for.
     unsafe fn unpack<L: Lanes>(rows: &Rows, block: usize, sink: &mut impl Sink<Self::Group<L>>) {
         let at = Self::BYTES * block;
+        // Where half scales, the scale, upper and lower bits begin, and how far apart those of both sides are: in panels
+        // as `crate::interleaved` has them.
+        let (half_scales, scale, [upper, upper_step], [lower, lower_step]) =
+            if L::PANELS { (0, 16, [18, 96], [50, 96]) } else { (192, 208, [128, 32], [0, 64]) };
         // SAFETY: a block has 210 bytes.
         let (half_scales, scale) =
-            unsafe { (L::load_16(&rows.blocks, at + 192), L::load_f16(&rows.blocks, at + 208)) };
+            unsafe { (L::load_16(&rows.blocks, at + half_scales), L::load_f16(&rows.blocks, at + scale)) };
         unrolled!(SIDE in 0, 1 => {
             unrolled!(PASS in 0, 1, 2, 3 => {
                 // SAFETY: as above.
                 let (low, high) = unsafe {
-                    let low = load_32::<L>(rows, at + 64 * SIDE + 32 * (PASS % 2));
-                    (low, load_32::<L>(rows, at + 128 + 32 * SIDE))
+                    let low = load_32::<L>(rows, at + lower + lower_step * SIDE + 32 * (PASS % 2));
+                    (low, load_32::<L>(rows, at + upper + upper_step * SIDE))
                 };
                 let (group, shift) = (4 * SIDE + PASS, 4 * (PASS / 2) as u32);
                 let place = 2 * (group % 2) as u32;
