@@ -17,7 +17,7 @@ use crate::dot::{LANES, Sum, total};
 use crate::dtype::E4M3_REST;
 use crate::isa::Isa;
 use crate::matrix::{FP8_BLOCK, Matrix, ScaleInv, Storage, TILE};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_second_level;
 
 pub(crate) use transposed::{Part, transposed};
 
@@ -282,7 +282,7 @@ fn panel<V: Vectors, F: Format, const R: usize, const T: usize>(
     for first in (0..cols).step_by(FP8_BLOCK) {
         let len = FP8_BLOCK.min(cols - first);
         let behind = ((row + R) * cols + R * first) * F::BYTES;
-        prefetch(weights.as_ptr().wrapping_add(behind), R * FP8_BLOCK * F::BYTES);
+        prefetch_second_level(weights.as_ptr().wrapping_add(behind), R * FP8_BLOCK * F::BYTES);
         let mut block = Block::<R, T> { rows: [&[]; R], scales: [1.0; R], x: [&[]; T] };
         let mut direct = true;
         for r in 0..R {

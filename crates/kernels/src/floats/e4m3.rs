@@ -7,7 +7,7 @@ use super::{E4m3, GROUPS, Piece, Vectors, panel as any_panel};
 use crate::dot::{LANES, total};
 use crate::dtype::E4M3_REST;
 use crate::matrix::{FP8_BLOCK, TILE};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_second_level;
 
 /// Rows at once: their sums, a scale and what widening needs fill 16 registers.
 const ROWS: usize = 3;
@@ -57,7 +57,7 @@ fn panel<V: Vectors, const R: usize>(
     let (mut sums, mut most, mut fits) = ([V::zero(); R], V::no_magnitudes(), true);
     for block in 0..cols / FP8_BLOCK {
         let behind = (row + R) * cols + R * block * FP8_BLOCK;
-        prefetch(weights.as_ptr().wrapping_add(behind), R * FP8_BLOCK);
+        prefetch_second_level(weights.as_ptr().wrapping_add(behind), R * FP8_BLOCK);
         let numbers: [&[u8; FP8_BLOCK]; R] = std::array::from_fn(|r| &rows[r][block]);
         most = numbers.iter().fold(most, |most, numbers| V::with_magnitudes(most, numbers));
         let scale = format.scale_inv.get(scales + block) * E4M3_REST;
