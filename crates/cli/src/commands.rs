@@ -10,7 +10,7 @@ use crate::{
 };
 
 const ENVIRONMENT: &str = "Environment:
-  K2_ISA    Compute with this instruction set in place of the best: scalar, avx2, avx512 or neon
+  K2_ISA    Compute with this instruction set in place of the best: scalar, avx2, avx512, amx or neon
   K2_NODES  Take the machine for one of so many NUMA nodes; 1: memory is the same everywhere";
 
 /// Runs, serves and trains Kimi K2 on machines you own.

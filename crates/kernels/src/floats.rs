@@ -67,7 +67,7 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: 
         Isa::Avx2 => unsafe { on_avx2(piece, out, out_stride) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { on_avx512(piece, out, out_stride) },
+        Isa::Avx512 | Isa::Amx => unsafe { on_avx512(piece, out, out_stride) },
         _ => by_tokens::<scalar::Scalar>(piece, out, out_stride),
     }
 }

@@ -3,7 +3,7 @@
 //! A kernel is written once, as plain loops over small arrays with `f32::mul_add`, and compiled once
 //! per instruction set by [`per_isa!`]. Because the order of operations is in the source and fused
 //! multiply-add is exact everywhere, all instruction sets give the same bits; they differ in speed.
-//! `K2_ISA=scalar|avx2|avx512|neon` forces one.
+//! `K2_ISA=scalar|avx2|avx512|amx|neon` forces one.
 
 use std::sync::OnceLock;
 
@@ -14,8 +14,10 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL.
+    /// AVX-512 F, BW, DQ and VL; VNNI and more are looked for where they are used.
     Avx512,
+    /// That with VNNI, and products of bytes in the tiles of AMX.
+    Amx,
     /// NEON, part of every aarch64.
     Neon,
 }
@@ -27,6 +29,7 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -45,11 +48,31 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl");
             found.extend(avx2.then_some(Isa::Avx2));
             found.extend((avx2 && avx512).then_some(Isa::Avx512));
+            let vnni = is_x86_feature_detected!("avx512vnni");
+            found.extend((avx2 && avx512 && vnni && amx_is_granted()).then_some(Isa::Amx));
         }
         #[cfg(target_arch = "aarch64")]
         found.push(Isa::Neon);
         found
     }
+}
+
+/// Whether the processor has tiles and products of bytes in them, and the system lets this process use them: their 8 KB of
+/// state are saved only for those that have asked (Linux, Documentation/arch/x86/xstate.rst).
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_granted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8;
+    // SAFETY: a system call that only grants; systems that do not know it answer with an error.
+    has && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } == 0
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_granted() -> bool {
+    false
 }
 
 /// `K2_ISA` names an instruction set that does not exist or that this machine lacks.
@@ -106,7 +129,7 @@ macro_rules! per_isa {
                 $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Amx => unsafe { avx512($($arg),*) },
                 _ => $body($($arg),*),
             }
         }

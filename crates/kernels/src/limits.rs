@@ -36,7 +36,8 @@ pub struct Limits {
     /// f32 operations, a fused multiply-add counting as two.
     pub f32_operations: f64,
     /// int8 operations, a multiply-add counting as two: products of bytes in pairs, widened and added
-    /// (AVX2 `vpmaddubsw`, `vpmaddwd`, `vpaddd`; `vpdpbusd` where AVX-512 has it). Not measured without AVX2.
+    /// (AVX2 `vpmaddubsw`, `vpmaddwd`, `vpaddd`; `vpdpbusd` where AVX-512 has it; `tdpbssd` in full tiles of AMX). Not measured
+    /// without AVX2.
     pub int8_operations: Option<f64>,
 }
 
@@ -95,7 +96,7 @@ fn f32_operations(pool: &Pool) -> f64 {
     match isa() {
         // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen AVX-512 F.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => of(WIDE_CHAINS, &|rounds| unsafe { f32_avx512(rounds, black_box(0.999)) }),
+        Isa::Avx512 | Isa::Amx => of(WIDE_CHAINS, &|rounds| unsafe { f32_avx512(rounds, black_box(0.999)) }),
         isa => of(CHAINS, &|rounds| multiply_add(isa, rounds, black_box(0.999))),
     }
 }
@@ -143,6 +144,8 @@ fn int8_operations(pool: &Pool) -> Option<f64> {
     let of =
         |per_round: usize, work: &(dyn Fn(usize) + Sync)| best(|| per_second(pool, per_round as f64, work));
     match isa() {
+        // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen AMX and asked the system.
+        Isa::Amx => Some(of(2 * 16 * 16 * 64 * AMX_CHAINS, &|rounds| unsafe { int8_amx(rounds) })),
         Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
             // SAFETY: VNNI has just been seen, the rest by `Isa::available`.
             Some(of(2 * WIDE_CHAINS * 64, &|rounds| unsafe { int8_vnni(rounds) }))
@@ -190,6 +193,40 @@ fn int8_vnni(rounds: usize) {
         }
     }
     black_box(sums);
+}
+
+/// Tiles of sums.
+#[cfg(target_arch = "x86_64")]
+const AMX_CHAINS: usize = 4;
+
+/// In full tiles, whose numbers do not matter.
+///
+/// # Safety
+/// The process may use the tiles of AMX.
+#[cfg(target_arch = "x86_64")]
+unsafe fn int8_amx(rounds: usize) {
+    use std::arch::asm;
+    let mut shapes = [0u8; 64];
+    shapes[0] = 1; // the only palette
+    for tile in 0..AMX_CHAINS + 2 {
+        (shapes[16 + 2 * tile], shapes[48 + tile]) = (64, 16);
+    }
+    // SAFETY: 64 bytes; by the caller's promise.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack, preserves_flags)) };
+    for _ in 0..rounds {
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "tdpbssd tmm0, tmm4, tmm5",
+                "tdpbssd tmm1, tmm4, tmm5",
+                "tdpbssd tmm2, tmm4, tmm5",
+                "tdpbssd tmm3, tmm4, tmm5",
+                options(nostack, nomem, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: as above.
+    unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
 }
 
 /// Operations per second of `work`, which does `per_round` in each of the rounds it is asked for, on all threads.

@@ -152,11 +152,11 @@ pub(crate) fn output_blocks(
     })
 }
 
-/// As many as keep their inputs in the second-level cache: floats are four times as long.
+/// As many as keep their inputs in the second-level cache: floats are four times as long. Machines with AMX have twice as much.
 fn tokens_together(form: Form) -> usize {
-    match form {
-        Form::Floats => TOKENS,
-        Form::Codes(_) => TOKENS / 2,
+    match (form, isa()) {
+        (Form::Floats, _) | (Form::Codes(_), Isa::Amx) => TOKENS,
+        (Form::Codes(_), _) => TOKENS / 2,
     }
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn block_product(
                 let piece = Piece { w, row: row + first, rows, first: 0, len: w.cols(), tokens };
                 match (tokens, isa) {
                     (..=FEW, _) => few_tokens(isa, &piece, x, stride, &mut sums[first..]),
-                    (_, Isa::Avx512) => many_tokens_wide(isa, &piece, x, stride, &mut sums[first..]),
+                    (_, Isa::Avx512 | Isa::Amx) => many_tokens_wide(isa, &piece, x, stride, &mut sums[first..]),
                     _ => many_tokens(isa, &piece, x, stride, &mut sums[first..]),
                 }
             }

@@ -24,6 +24,8 @@ macro_rules! unrolled {
 pub(crate) mod activations;
 mod ahead;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod blocks_of_32;
 mod groups;
@@ -163,6 +165,12 @@ fn on_layout<F: Format, const PANELS: bool>(
     fn on_vnni<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
         whole::<avx2::Avx2<true, PANELS>, F>(piece, out);
     }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn on_amx<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
+        // SAFETY: `check` and `Matrix::new` have compared all sizes; the caller has seen AMX.
+        unsafe { amx::whole::<avx2::Avx2<true, PANELS>, F>(piece, out) };
+    }
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
     fn on_neon<F: Format, const PANELS: bool>(piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * MOST_TOKENS]) {
@@ -185,12 +193,15 @@ fn on_layout<F: Format, const PANELS: bool>(
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { on_neon::<F, PANELS>(piece, out) },
-        // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features; VNNI is looked for.
+        // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features and asked the system.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F, PANELS>(piece, out) },
+        Isa::Amx if amx::pays::<F>(piece.tokens) => unsafe { on_amx::<F, PANELS>(piece, out) },
+        // SAFETY: as above; VNNI is looked for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Amx if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F, PANELS>(piece, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2::<F, PANELS>(piece, out) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { on_avx2::<F, PANELS>(piece, out) },
         _ => whole::<scalar::Scalar<PANELS>, F>(piece, out),
     }
 }
@@ -203,6 +214,8 @@ trait Format {
     const BYTES: usize;
     /// Bytes of a block's scales, where they lie elsewhere.
     const SCALE_BYTES: usize = 0;
+    /// Whether the halves of a group have scales of their own.
+    const HALVES: bool = false;
     /// The unpacked form.
     type Group<L: Lanes>: Group<L>;
 
@@ -249,7 +262,9 @@ fn eight_rows<L: Lanes, F: Format>(piece: &Piece<'_>, first: usize, next: usize)
     );
     let then = match next < piece.rows {
         true => start.offset(row_bytes.map(|bytes| next * bytes)),
-        false => piece.then,
+        false if piece.then.codes.is_null() => piece.then,
+        // What is read then is multiplied side by side too: each eight rows ask for theirs.
+        false => piece.then.offset(row_bytes.map(|bytes| (next - piece.rows) / ROWS * ROWS * bytes)),
     };
     let ahead = Ahead::new::<L, F>(piece, &rows, then);
     (rows, ahead)

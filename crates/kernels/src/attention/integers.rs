@@ -163,12 +163,12 @@ pub(super) fn attend_range(
     match isa {
         // SAFETY: this value of `Isa` comes from `Isa::available`, which has seen the features; VNNI is looked for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe {
+        Isa::Avx512 | Isa::Amx if is_x86_feature_detected!("avx512vnni") => unsafe {
             on_vnni(pages, keys, queries, scale, partial);
         },
         // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { on_avx2(pages, keys, queries, scale, partial) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { on_avx2(pages, keys, queries, scale, partial) },
         _ => range_body::<scalar::Scalar>(pages, keys, queries, scale, partial),
     }
 }

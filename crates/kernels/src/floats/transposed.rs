@@ -53,7 +53,7 @@ pub(crate) fn transposed(isa: Isa, part: &Part<'_>, sums: &mut [f32]) -> usize {
         Isa::Avx2 => unsafe { on_avx2(part, groups) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { on_avx512(part, groups) },
+        Isa::Avx512 | Isa::Amx => unsafe { on_avx512(part, groups) },
         _ => by_format::<scalar::Scalar>(part, groups),
     }
     groups.len() * COLUMNS

@@ -36,7 +36,7 @@ pub(crate) fn quantize(isa: Isa, x: &[f32; BLOCK], order: Order) -> Block {
     match isa {
         // SAFETY: these values of `Isa` come from `Isa::available`, which has seen AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantize(x, order) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { avx2::quantize(x, order) },
         _ => quantize_scalar(x, order),
     }
 }

@@ -19,6 +19,7 @@ const DISTANCE: usize = 4 << 10;
 const SHORT: usize = 20 << 10;
 
 /// The later rounds, part by part.
+#[derive(Clone, Copy)]
 pub(super) struct Ahead {
     /// Where these eight rows begin, and those that come after.
     here: RowStart,
@@ -67,6 +68,14 @@ impl Ahead {
         }
     }
 
+    /// The round that is asked for.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn round<F: Format>(&self) -> Round {
+        let bytes = [row_in_round(F::BYTES, F::GROUPS), row_in_round(F::SCALE_BYTES, F::GROUPS)];
+        Round { start: self.round, part_bytes: self.part_bytes, bytes }
+    }
+
     /// Asks for the next part of the round.
     #[inline(always)]
     fn next_part<F: Format>(&mut self) {
@@ -78,6 +87,32 @@ impl Ahead {
         let start = self.round.offset(self.part_bytes.map(|bytes| part * bytes));
         prefetch(start.codes, row_in_round(F::BYTES, F::GROUPS));
         prefetch(start.scales, row_in_round(F::SCALE_BYTES, F::GROUPS));
+    }
+}
+
+/// A later round, for who asks for its parts in times of his own.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Round {
+    start: RowStart,
+    part_bytes: [usize; 2],
+    bytes: [usize; 2],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Round {
+    /// No rows.
+    pub(super) const NOTHING: Round = Round { start: RowStart::NOWHERE, part_bytes: [0; 2], bytes: [0; 2] };
+
+    /// Asks for one of [`MOST_GROUPS`] parts.
+    #[inline(always)]
+    pub(super) fn ask_for(&self, part: usize) {
+        if self.start.codes.is_null() {
+            return;
+        }
+        let start = self.start.offset(self.part_bytes.map(|bytes| part * bytes));
+        prefetch(start.codes, self.bytes[0]);
+        prefetch(start.scales, self.bytes[1]);
     }
 }
 

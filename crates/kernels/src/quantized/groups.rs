@@ -53,6 +53,8 @@ pub(super) struct Linear<'g, L: Lanes> {
 #[cfg(target_arch = "x86_64")]
 pub(super) struct ScaledHalves<'g, L: Lanes> {
     pub(super) codes: &'g [L::Int; 8],
+    /// What `factor` takes from each code, times the half scales.
+    pub(super) offset: u32,
     pub(super) half_scales: [L::Int; 2],
     /// Of the sums of both halves, as i16.
     pub(super) factors: L::Int,
@@ -176,7 +178,8 @@ impl<L: Lanes, const BITS: u32> Group<L> for Halves<L, BITS> {
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
         let Halves { half_scales, offsets: factors, scale, .. } = *self;
-        Some(ScaledHalves { codes: &self.codes, half_scales, factors, scale, min: None })
+        let offset = 1 << (BITS - 1);
+        Some(ScaledHalves { codes: &self.codes, offset, half_scales, factors, scale, min: None })
     }
 
     #[inline(always)]
@@ -226,7 +229,7 @@ impl<L: Lanes, const BITS: u32> Group<L> for HalvesWithMin<L, BITS> {
     #[inline(always)]
     fn scaled_halves(&self) -> Option<ScaledHalves<'_, L>> {
         let HalvesWithMin { half_scales, half_mins: factors, scale, min, .. } = *self;
-        Some(ScaledHalves { codes: &self.codes, half_scales, factors, scale, min: Some(min) })
+        Some(ScaledHalves { codes: &self.codes, offset: 0, half_scales, factors, scale, min: Some(min) })
     }
 
     #[inline(always)]

@@ -144,6 +144,7 @@ pub(super) struct Q6K;
 impl Format for Q6K {
     const GROUPS: usize = 8;
     const BYTES: usize = 210;
+    const HALVES: bool = true;
     type Group<L: Lanes> = Halves<L, 6>;
 
     #[inline(always)]
@@ -195,6 +196,7 @@ pub(super) struct Q3K;
 impl Format for Q3K {
     const GROUPS: usize = 8;
     const BYTES: usize = 110;
+    const HALVES: bool = true;
     type Group<L: Lanes> = Halves<L, 3>;
 
     #[inline(always)]
@@ -242,6 +244,7 @@ pub(super) struct Q2K;
 impl Format for Q2K {
     const GROUPS: usize = 8;
     const BYTES: usize = 84;
+    const HALVES: bool = true;
     type Group<L: Lanes> = HalvesWithMin<L, 2>;
 
     #[inline(always)]

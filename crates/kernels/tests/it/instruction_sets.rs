@@ -45,7 +45,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 7 * Format::all().len() + 4 * FORMATS.len() + 5 * HOSTILE as usize + 17);
+    assert_eq!(want.len(), 8 * Format::all().len() + 5 * FORMATS.len() + 5 * HOSTILE as usize + 17);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -73,7 +73,7 @@ fn bits_of_every_operation() {
         for tokens in [1, 7] {
             report(format!("{format:?} transposed product of {tokens} tokens"), &transposed(&w, tokens));
         }
-        for tokens in [1, 3, 7, 27] {
+        for tokens in [1, 3, 7, 27, 45] {
             let x = Random(11).floats(tokens * 2 * w.cols());
             let y = fast(&Pool::new(2), Precision::Fast, &w, 2, 4..37, &x);
             report(format!("{format:?} fast product of {tokens} tokens"), &y);
@@ -81,7 +81,7 @@ fn bits_of_every_operation() {
     }
     for format in FORMATS {
         let w = rearranged(&format.matrix(&mut Random(1), 40, 512));
-        for tokens in [1, 3, 7, 27] {
+        for tokens in [1, 3, 7, 27, 45] {
             let y = fast(&Pool::new(2), Precision::Fast, &w, 1, 0..40, &Random(12).floats(tokens * 512));
             report(format!("{format:?} in panels, fast product of {tokens} tokens"), &y);
         }
