@@ -108,9 +108,13 @@ fn choose(wanted: Option<&str>) -> Result<Isa, IsaError> {
     })
 }
 
-/// Defines `fn name(isa, args…)` that runs an `#[inline(always)]` body compiled for that instruction set.
+/// Defines `fn name(isa, args…)` that runs an `#[inline(always)]` body compiled for that instruction set; for AVX-512 and AMX
+/// another one, if there is one.
 macro_rules! per_isa {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path) => {
+        $crate::isa::per_isa! { $(#[$meta])* $vis fn $name($($arg: $ty),*) = $body, avx512 = $body }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path, avx512 = $wide:path) => {
         $(#[$meta])*
         $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
@@ -121,7 +125,7 @@ macro_rules! per_isa {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($arg: $ty),*) {
-                $body($($arg),*)
+                $wide($($arg),*)
             }
             match isa {
                 // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.

@@ -181,9 +181,8 @@ pub(crate) fn block_product(
             for first in (0..rows).step_by(TILE_ROWS) {
                 let rows = TILE_ROWS.min(rows - first);
                 let piece = Piece { w, row: row + first, rows, first: 0, len: w.cols(), tokens };
-                match (tokens, isa) {
-                    (..=FEW, _) => few_tokens(isa, &piece, x, stride, &mut sums[first..]),
-                    (_, Isa::Avx512 | Isa::Amx) => many_tokens_wide(isa, &piece, x, stride, &mut sums[first..]),
+                match tokens {
+                    ..=FEW => few_tokens(isa, &piece, x, stride, &mut sums[first..]),
                     _ => many_tokens(isa, &piece, x, stride, &mut sums[first..]),
                 }
             }
@@ -279,12 +278,7 @@ per_isa! {
 
 per_isa! {
     /// `out[t * ROWS + r]` for up to [`TILE_ROWS`] rows and [`TOKENS`] tokens.
-    fn many_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS, 8>
-}
-
-per_isa! {
-    /// [`many_tokens`] where a vector has 16 lanes.
-    fn many_tokens_wide(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS, 16>
+    fn many_tokens(piece: &Piece<'_>, x: &[f32], x_tile: usize, out: &mut [f32]) = product_body::<TOKENS, 8>, avx512 = product_body::<TOKENS, 16>
 }
 
 per_isa! {

@@ -198,7 +198,9 @@ fn on_layout<F: Format, const PANELS: bool>(
         Isa::Amx if amx::pays::<F>(piece.tokens) => unsafe { on_amx::<F, PANELS>(piece, out) },
         // SAFETY: as above; VNNI is looked for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Amx if is_x86_feature_detected!("avx512vnni") => unsafe { on_vnni::<F, PANELS>(piece, out) },
+        Isa::Avx512 | Isa::Amx if is_x86_feature_detected!("avx512vnni") => unsafe {
+            on_vnni::<F, PANELS>(piece, out)
+        },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { on_avx2::<F, PANELS>(piece, out) },
@@ -215,6 +217,7 @@ trait Format {
     /// Bytes of a block's scales, where they lie elsewhere.
     const SCALE_BYTES: usize = 0;
     /// Whether the halves of a group have scales of their own.
+    #[cfg(target_arch = "x86_64")]
     const HALVES: bool = false;
     /// The unpacked form.
     type Group<L: Lanes>: Group<L>;

@@ -320,17 +320,17 @@ fn widen_row(w: &Matrix, row: usize, out: &mut [f32]) {
 
 per_isa! {
     /// Keys and values of some positions; the buffers have room for a range's latents and for some of its keys.
-    fn decompress(shape: &DecompressedShape, pages: &Pages<'_>, weights: &Packed<'_>, buffers: (&mut [f32], &mut [f32]), pairs: &mut Pairs<'_>) = decompress_body
+    fn decompress(shape: &DecompressedShape, pages: &Pages<'_>, weights: &Packed<'_>, buffers: (&mut [f32], &mut [f32]), pairs: &mut Pairs<'_>) = decompress_body::<false>, avx512 = decompress_body::<true>
 }
 
 per_isa! {
     /// Fills `partial` with the results over the pairs, of which each query sees the first so many: none fewer than
     /// the query before it.
-    fn attend_pairs(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32, partial: &mut Partial<'_>) = pairs_body
+    fn attend_pairs(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32, partial: &mut Partial<'_>) = pairs_body::<false>, avx512 = pairs_body::<true>
 }
 
 #[inline(always)]
-fn decompress_body(
+fn decompress_body<const WIDE: bool>(
     shape: &DecompressedShape,
     pages: &Pages<'_>,
     weights: &Packed<'_>,
@@ -340,7 +340,7 @@ fn decompress_body(
     let (count, latent, width) = (pairs.count, shape.latent, shape.query_len());
     let rows: [&[f32]; RANGE] = pages.rows(pairs.first..pairs.first + count, room);
     for (panel, weights) in weights.keys.chunks_exact(latent).enumerate() {
-        multiply_latents(&rows[..count], weights, unturned);
+        multiply_latents::<WIDE>(&rows[..count], weights, unturned);
         let first = panel * COLUMNS;
         turn(unturned, first..shape.key_len.min(first + COLUMNS), width, pairs.keys);
     }
@@ -350,21 +350,21 @@ fn decompress_body(
         strips.iter_mut().zip(shared).for_each(|(strip, number)| strip[key % COLUMNS] = *number);
     }
     for (values, weights) in pairs.values.chunks_exact_mut(RANGE).zip(weights.values.chunks_exact(latent)) {
-        multiply_latents(&rows[..count], weights, values.as_flattened_mut());
+        multiply_latents::<WIDE>(&rows[..count], weights, values.as_flattened_mut());
     }
 }
 
 /// `out[key] = latents[key] · panel`.
 #[inline(always)]
-fn multiply_latents(rows: &[&[f32]], panel: &[Strip], out: &mut [f32]) {
+fn multiply_latents<const WIDE: bool>(rows: &[&[f32]], panel: &[Strip], out: &mut [f32]) {
     for (piece, panel) in panel.chunks(DEPTH).enumerate() {
         let mut parts: [&[f32]; RANGE] = [&[]; RANGE];
         for (part, row) in parts.iter_mut().zip(rows) {
             *part = &row[piece * DEPTH..][..panel.len()];
         }
         match piece {
-            0 => multiply(&parts[..rows.len()], panel, out, COLUMNS),
-            _ => multiply_add(&parts[..rows.len()], panel, &[1.0; RANGE][..rows.len()], out, COLUMNS),
+            0 => multiply::<WIDE>(&parts[..rows.len()], panel, out, COLUMNS),
+            _ => multiply_add::<WIDE>(&parts[..rows.len()], panel, &[1.0; RANGE][..rows.len()], out, COLUMNS),
         }
     }
 }
@@ -383,13 +383,19 @@ fn turn(unturned: &[f32], numbers: Range<usize>, width: usize, keys: &mut [Strip
 }
 
 #[inline(always)]
-fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32, partial: &mut Partial<'_>) {
+fn pairs_body<const WIDE: bool>(
+    pairs: &Pairs<'_>,
+    visible: &[usize],
+    query: &[&[f32]],
+    scale: f32,
+    partial: &mut Partial<'_>,
+) {
     let (mut weights, mut factors) = (Aligned([[0.0; TILE]; GROUP]), [1.0; GROUP]);
     partial.clear();
     for first in (0..pairs.count).step_by(TILE) {
         let seen = |q: usize| visible[q].saturating_sub(first).min(TILE);
         let blind = visible.partition_point(|visible| *visible <= first);
-        score(pairs, first, &query[blind..], &mut weights.0[blind..]);
+        score::<WIDE>(pairs, first, &query[blind..], &mut weights.0[blind..]);
         for q in blind..query.len() {
             let weights = &mut weights.0[q][..seen(q)];
             factors[q] = weigh::<TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
@@ -398,24 +404,24 @@ fn pairs_body(pairs: &Pairs<'_>, visible: &[usize], query: &[&[f32]], scale: f32
         for q in blind..query.len() {
             rows[q] = &weights.0[q][..seen(q)];
         }
-        add_values(pairs, first, &rows[..query.len()], &factors, partial);
+        add_values::<WIDE>(pairs, first, &rows[..query.len()], &factors, partial);
     }
 }
 
 /// `scores[q][key] = query[q] · key`, of a tile of keys.
 #[inline(always)]
-fn score(pairs: &Pairs<'_>, first: usize, query: &[&[f32]], scores: &mut [[f32; TILE]]) {
+fn score<const WIDE: bool>(pairs: &Pairs<'_>, first: usize, query: &[&[f32]], scores: &mut [[f32; TILE]]) {
     let Some(width) = query.first().map(|query| query.len()) else { return };
     let panels = pairs.keys[first / COLUMNS * width..].chunks_exact(width).take(TILE / COLUMNS);
     for (panel, keys) in panels.enumerate() {
-        multiply(query, keys, &mut scores.as_flattened_mut()[panel * COLUMNS..], TILE);
+        multiply::<WIDE>(query, keys, &mut scores.as_flattened_mut()[panel * COLUMNS..], TILE);
     }
 }
 
 /// `values[q] = factors[q] * values[q] + weights[q] · values`, in the order of the keys. Queries that see equally
 /// many of the tile go together; those that see none keep what they have.
 #[inline(always)]
-fn add_values(
+fn add_values<const WIDE: bool>(
     pairs: &Pairs<'_>,
     first: usize,
     weights: &[&[f32]],
@@ -432,7 +438,7 @@ fn add_values(
         }
         for (panel, values) in pairs.values.chunks_exact(RANGE).enumerate() {
             let out = &mut partial.values[q * len + panel * COLUMNS..];
-            multiply_add(alike, &values[first..first + seen], &factors[q..q + alike.len()], out, len);
+            multiply_add::<WIDE>(alike, &values[first..first + seen], &factors[q..q + alike.len()], out, len);
         }
     }
 }

@@ -4,7 +4,10 @@
 //! *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34(3), 2008). A sum is one chain of fused
 //! multiply-adds along the depth, so it does not matter which rows and columns are multiplied beside it.
 
-/// Columns of a panel: two registers of AVX2.
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+/// Columns of a panel: two registers of AVX2, one of AVX-512.
 pub(super) const COLUMNS: usize = 16;
 
 /// A row of a panel.
@@ -16,22 +19,29 @@ const REGISTER: usize = 8;
 /// A row of a panel in registers.
 type Registers = [[f32; REGISTER]; COLUMNS / REGISTER];
 
-/// `out[r] = a[r] · panel` for all rows, each result `stride` numbers behind the one before.
+/// `out[r] = a[r] · panel` for all rows, each result `stride` numbers behind the one before; `WIDE` only in functions compiled
+/// for AVX-512.
 #[inline(always)]
-pub(super) fn multiply(a: &[&[f32]], panel: &[Strip], out: &mut [f32], stride: usize) {
-    in_blocks::<false>(a, panel, &[], out, stride);
+pub(super) fn multiply<const WIDE: bool>(a: &[&[f32]], panel: &[Strip], out: &mut [f32], stride: usize) {
+    in_blocks::<WIDE, false>(a, panel, &[], out, stride);
 }
 
 /// `out[r] = factors[r] * out[r] + a[r] · panel`.
 #[inline(always)]
-pub(super) fn multiply_add(a: &[&[f32]], panel: &[Strip], factors: &[f32], out: &mut [f32], stride: usize) {
+pub(super) fn multiply_add<const WIDE: bool>(
+    a: &[&[f32]],
+    panel: &[Strip],
+    factors: &[f32],
+    out: &mut [f32],
+    stride: usize,
+) {
     assert_eq!(factors.len(), a.len(), "a factor for each row");
-    in_blocks::<true>(a, panel, factors, out, stride);
+    in_blocks::<WIDE, true>(a, panel, factors, out, stride);
 }
 
 /// Six rows at a time: with twelve registers of sums, two of the panel and one of a row, 15 of AVX2's 16.
 #[inline(always)]
-fn in_blocks<const ADD: bool>(
+fn in_blocks<const WIDE: bool, const ADD: bool>(
     a: &[&[f32]],
     panel: &[Strip],
     factors: &[f32],
@@ -43,6 +53,10 @@ fn in_blocks<const ADD: bool>(
         let out = &mut out[row * stride..];
         let factors = if ADD { &factors[row..] } else { factors };
         row += match a.len() - row {
+            #[cfg(target_arch = "x86_64")]
+            12.. if WIDE => avx512::block::<ADD, 12>(&a[row..], panel, factors, out, stride),
+            #[cfg(target_arch = "x86_64")]
+            4.. if WIDE => avx512::block::<ADD, 4>(&a[row..], panel, factors, out, stride),
             6.. => block::<ADD, 6>(&a[row..], panel, factors, out, stride),
             4 | 5 => block::<ADD, 4>(&a[row..], panel, factors, out, stride),
             2 | 3 => block::<ADD, 2>(&a[row..], panel, factors, out, stride),

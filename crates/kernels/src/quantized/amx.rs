@@ -178,7 +178,8 @@ impl<L: Lanes<Int = __m256i, Float = __m256>, G: Group<L>> Sink<G> for Stage<'_,
             staged.scale[self.side] = scale;
             staged.min[self.side] = min.unwrap_or(L::zero());
         }
-        if let Some(ScaledHalves { codes, offset, half_scales, factors, scale, min }) = group.scaled_halves() {
+        if let Some(ScaledHalves { codes, offset, half_scales, factors, scale, min }) = group.scaled_halves()
+        {
             staged.put_codes(codes, offset, self.side);
             for (staged, half_scale) in staged.half_scales.iter_mut().zip(half_scales) {
                 staged[self.side] = simd!(_mm256_cvtepi32_ps(_mm256_srai_epi32::<16>(half_scale)));
@@ -247,7 +248,8 @@ impl<'a> Tiles<'a> {
         let rest = if tokens.is_multiple_of(SIDE) { SIDE } else { tokens % SIDE };
         let mut shapes = Shapes([0; 64]);
         shapes.0[0] = 1; // the only palette: eight tiles of up to 16 rows of 64 bytes
-        let all = [(0, SIDE, 64), (2, SIDE, columns), (3, columns / 4, 64), (4, rest, 64), (6, rest, columns)];
+        let all =
+            [(0, SIDE, 64), (2, SIDE, columns), (3, columns / 4, 64), (4, rest, 64), (6, rest, columns)];
         for (tile, rows, bytes) in all {
             shapes.0[16 + 2 * tile] = bytes as u8;
             shapes.0[48 + tile] = rows as u8;
@@ -295,7 +297,8 @@ impl<'a> Tiles<'a> {
         out: &mut [f32; MOST_ROWS * MOST_TOKENS],
     ) {
         let halves = sets.div_ceil(2);
-        let mut asking = Asking::new(&waiting.later[..sets], self.tokens.div_ceil(SIDE) * halves * waiting.len);
+        let mut asking =
+            Asking::new(&waiting.later[..sets], self.tokens.div_ceil(SIDE) * halves * waiting.len);
         for token in (0..self.tokens).step_by(SIDE) {
             let tokens = SIDE.min(self.tokens - token);
             let x = Activations { blocks: &x.blocks[token..], stride: x.stride };
@@ -453,9 +456,8 @@ impl Scales {
         x: &Block,
         sum: __m512,
     ) -> __m512 {
-        let floats = |products: &[i32; SIDE]| {
-            simd!(_mm512_cvtepi32_ps(_mm512_loadu_si512(products.as_ptr().cast())))
-        };
+        let floats =
+            |products: &[i32; SIDE]| simd!(_mm512_cvtepi32_ps(_mm512_loadu_si512(products.as_ptr().cast())));
         let mut dot = floats(products[0]);
         if SCALED {
             let second = simd!(_mm512_mul_ps(floats(products[1]), self.half_scales[1]));

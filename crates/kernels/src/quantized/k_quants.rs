@@ -144,6 +144,7 @@ pub(super) struct Q6K;
 impl Format for Q6K {
     const GROUPS: usize = 8;
     const BYTES: usize = 210;
+    #[cfg(target_arch = "x86_64")]
     const HALVES: bool = true;
     type Group<L: Lanes> = Halves<L, 6>;
 
@@ -196,6 +197,7 @@ pub(super) struct Q3K;
 impl Format for Q3K {
     const GROUPS: usize = 8;
     const BYTES: usize = 110;
+    #[cfg(target_arch = "x86_64")]
     const HALVES: bool = true;
     type Group<L: Lanes> = Halves<L, 3>;
 
@@ -244,6 +246,7 @@ pub(super) struct Q2K;
 impl Format for Q2K {
     const GROUPS: usize = 8;
     const BYTES: usize = 84;
+    #[cfg(target_arch = "x86_64")]
     const HALVES: bool = true;
     type Group<L: Lanes> = HalvesWithMin<L, 2>;
 
