@@ -2,7 +2,7 @@
 //! volume 1, chapter 18).
 //!
 //! `tdpbssd` multiplies 16 tokens' activations, as they lie, with the codes of 16 rows, as the lanes of two vectors have them,
-//! and adds up a group's 32 columns in whole numbers: 16,384 operations in 16 cycles, where vectors take a hundred. What
+//! and adds up a group's 32 columns in whole numbers: 16,384 operations in 16 cycles (LOG.md has all times). What
 //! remains is the step from whole numbers to sums, which is that of [`super::wide`], to the bit: vectors of 16 rows take the
 //! products of eight groups up token by token, while the sums stay in registers.
 //!
