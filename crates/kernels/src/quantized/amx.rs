@@ -108,7 +108,7 @@ impl Room {
 }
 
 /// How products become sums.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Kind {
     Linear { min: bool },
     Halves { min: bool },
@@ -174,29 +174,27 @@ impl<L: Lanes<Int = __m256i, Float = __m256>, G: Group<L>> Sink<G> for Stage<'_,
     fn take(&mut self, group: G) {
         let Some(staged) = self.groups.next() else { return };
         if let Some(Linear { codes, offset, scale, min }) = group.linear() {
-            staged.put_codes(codes, offset, self.side);
-            staged.scale[self.side] = scale;
-            staged.min[self.side] = min.unwrap_or(L::zero());
+            staged.put(self.side, codes, offset, [scale, min.unwrap_or(L::zero())]);
         }
         if let Some(ScaledHalves { codes, offset, half_scales, factors, scale, min }) = group.scaled_halves()
         {
-            staged.put_codes(codes, offset, self.side);
+            staged.put(self.side, codes, offset, [scale, min.unwrap_or(L::zero())]);
+            staged.factors[self.side] = factors;
             for (staged, half_scale) in staged.half_scales.iter_mut().zip(half_scales) {
                 staged[self.side] = simd!(_mm256_cvtepi32_ps(_mm256_srai_epi32::<16>(half_scale)));
             }
-            staged.factors[self.side] = factors;
-            staged.scale[self.side] = scale;
-            staged.min[self.side] = min.unwrap_or(L::zero());
         }
     }
 }
 
 impl Staged {
+    /// What all kinds have.
     #[inline(always)]
-    fn put_codes(&mut self, codes: &[__m256i; 8], offset: u32, side: usize) {
+    fn put(&mut self, side: usize, codes: &[__m256i; 8], offset: u32, [scale, min]: [__m256; 2]) {
         for (staged, codes) in self.codes.iter_mut().zip(codes) {
             staged[side] = simd!(_mm256_sub_epi8(*codes, _mm256_set1_epi8(offset as i8)));
         }
+        (self.scale[side], self.min[side]) = (scale, min);
     }
 }
 
