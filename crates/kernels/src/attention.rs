@@ -119,6 +119,7 @@ pub struct AttentionScratch {
     tasks: Vec<Task>,
     merges: Vec<Merge>,
     partial: Vec<Aligned<Sum>>,
+    queries: Vec<integers::Queries>,
 }
 
 /// `out[r, h] = softmax(scale * query[r, h] · keys) values`: `query` is `[rows, heads, width]`, padding zero,
@@ -159,11 +160,9 @@ fn group(number: usize, size: usize, heads: usize) -> Range<usize> {
     number * size..heads.min((number + 1) * size)
 }
 
-/// A part of a row's work, and where its result goes.
-#[derive(Clone)]
+/// A range of keys of what is merged, and where its result goes.
 struct Task {
-    row: usize,
-    heads: Range<usize>,
+    merge: usize,
     range: usize,
     place: usize,
 }
@@ -252,19 +251,25 @@ impl Job<'_> {
     /// Few rows: their ranges of keys go to different threads, and are merged in order afterwards.
     fn split(&self, pool: &Pool, scratch: &mut AttentionScratch) {
         let numbers = self.list_tasks(self.split_heads(pool.threads()), scratch);
-        let AttentionScratch { tasks, merges, partial } = scratch;
+        let AttentionScratch { tasks, merges, partial, queries } = scratch;
         let needed = numbers.div_ceil(LANES);
         if partial.len() < needed {
             partial.resize(needed, Aligned([0.0; LANES]));
         }
         let partials = Disjoint::new(flat_mut(partial));
+        self.round_queries(pool, merges, queries);
         pool.run(tasks.len(), |number| {
-            let Task { row, heads, range, place } = tasks[number].clone();
+            let Task { merge, range, place } = tasks[number];
+            let Merge { row, heads, .. } = &merges[merge];
             // SAFETY: places of tasks do not overlap; `run` ends before `partial` does.
             let partial = unsafe { partials.slice(place, self.partial_len(heads.len())) };
-            self.with_work(row, heads.clone(), 0, |mut queries, _| {
-                self.range(row, range, &mut queries, &mut self.partial(partial, heads.len()));
-            });
+            let mut partial = self.partial(partial, heads.len());
+            match self.rows[*row].pages.latents_of_integers() {
+                Some(_) => self.range(*row, range, &mut Queries::Integers(&queries[merge]), &mut partial),
+                None => self.with_work(*row, heads.clone(), 0, |mut queries, _| {
+                    self.range(*row, range, &mut queries, &mut partial);
+                }),
+            }
         });
         pool.run(merges.len(), |number| {
             let merge = &merges[number];
@@ -272,6 +277,31 @@ impl Job<'_> {
             // SAFETY: a merge's places are those of its own tasks; `run` ends before `partial` does.
             self.merge_ranges(merge, unsafe { partials.slice(merge.place, len) });
         });
+    }
+
+    /// Rounds the queries of each group of heads whose rows are 16-bit integers, once for all ranges.
+    fn round_queries(&self, pool: &Pool, merges: &[Merge], queries: &mut Vec<integers::Queries>) {
+        if self.rows.iter().all(|row| row.pages.latents_of_integers().is_none()) {
+            return;
+        }
+        if queries.len() < merges.len() {
+            queries.resize_with(merges.len(), Default::default);
+        }
+        let places = Disjoint::new(queries);
+        pool.run(merges.len(), |number| {
+            let Merge { row, heads, .. } = &merges[number];
+            // SAFETY: each place is one merge's; `run` ends before `queries` does.
+            let place = unsafe { places.slice(number, 1) };
+            if let Some(latent) = self.rows[*row].pages.latents_of_integers() {
+                place[0].set(self.query_of(*row, heads), self.shape.width, latent);
+            }
+        });
+    }
+
+    /// The queries of some heads of a row.
+    fn query_of(&self, row: usize, heads: &Range<usize>) -> &[f32] {
+        let width = self.shape.width;
+        &self.query[(row * self.shape.heads + heads.start) * width..][..heads.len() * width]
     }
 
     /// A task for each row, range and group of up to `size` heads, a merge for each row and group of heads. Groups that
@@ -294,9 +324,9 @@ impl Job<'_> {
                 place += ranges * len;
             }
             for range in 0..ranges {
-                tasks.extend(merges[first..].iter().map(|Merge { heads, place, .. }| {
-                    let place = place + range * self.partial_len(heads.len());
-                    Task { row, heads: heads.clone(), range, place }
+                tasks.extend((first..merges.len()).map(|merge| {
+                    let Merge { heads, place, .. } = &merges[merge];
+                    Task { merge, range, place: place + range * self.partial_len(heads.len()) }
                 }));
             }
         }
@@ -322,8 +352,7 @@ impl Job<'_> {
         len: usize,
         body: impl FnOnce(Queries<'_>, &mut [f32]),
     ) {
-        let (width, count, pages) = (self.shape.width, heads.len(), self.rows[row].pages);
-        let query = &self.query[(row * self.shape.heads + heads.start) * width..][..count * width];
+        let (width, query, pages) = (self.shape.width, self.query_of(row, &heads), self.rows[row].pages);
         WORK.with_borrow_mut(|Work { floats, integers }| {
             let (copy_len, room_len) = match pages.latents_of_integers() {
                 Some(latent) => {
@@ -379,11 +408,11 @@ impl Job<'_> {
 
 per_isa! {
     /// Fills `partial` with the result over a range of keys.
-    fn attend_range(pages: &Pages<'_>, keys: Range<usize>, query: &[f32], scale: f32, room: &mut [f32], partial: &mut Partial<'_>) = range_body
+    fn attend_range(pages: &Pages<'_>, keys: Range<usize>, query: &[f32], scale: f32, room: &mut [f32], partial: &mut Partial<'_>) = range_body::<false>, avx512 = range_body::<true>
 }
 
 #[inline(always)]
-fn range_body(
+fn range_body<const WIDE: bool>(
     pages: &Pages<'_>,
     keys: Range<usize>,
     query: &[f32],
@@ -398,7 +427,7 @@ fn range_body(
         // Behind the last tile of a range is the first of the next, which the same thread often does.
         let mut ahead = ahead::<TILE>(pages, end..pages.keys.min(end + TILE), tile::KEYS, partial);
         let rows: [&[f32]; TILE] = pages.rows(first..end, room);
-        add_tile(&rows[..end - first], query, scale, &mut ahead, &mut weights, partial);
+        add_tile::<WIDE>(&rows[..end - first], query, scale, &mut ahead, &mut weights, partial);
     }
 }
 

@@ -3,24 +3,41 @@
 //! Range reduction to `[-ln2/2, ln2/2]` and a polynomial, after Cephes `expf`; below one unit in the
 //! last place of error. The C library's own differs between systems, and does not vectorise.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
 use crate::isa::{isa, per_isa};
+
+/// What it is given lies between these, so that the result is a normal f32.
+const LOWEST: f32 = -87.0;
+const HIGHEST: f32 = 88.0;
+
+/// 1.5 x 2^23: adding it rounds to a whole number, which then sits in the low mantissa bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
+/// -ln 2 in two parts, the first with few enough bits for any exponent times it to be exact.
+const LN_2: [f32; 2] = [-0.693_359_4, 2.121_944_4e-4];
+
+/// The polynomial's, of the highest power first.
+const COEFFICIENTS: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+
+/// The bits of 1.0.
+const ONE: u32 = 0x3f80_0000;
 
 /// e to the power of `x`, `x` clamped to where the result is a normal f32.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    /// 1.5 x 2^23: adding it rounds to a whole number, which then sits in the low mantissa bits.
-    const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
+    let x = x.clamp(LOWEST, HIGHEST);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    // ln 2 in two parts, the first with few enough bits for n times it to be exact.
-    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
-    let mut p = 1.987_569_1e-4_f32;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p.mul_add(r, c);
+    let r = n.mul_add(LN_2[1], n.mul_add(LN_2[0], x));
+    let mut p = COEFFICIENTS[0];
+    for c in &COEFFICIENTS[1..] {
+        p = p.mul_add(r, *c);
     }
     let fraction = p.mul_add(r * r, r) + 1.0;
-    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(ONE))
 }
 
 /// `1 / (1 + e^-x)`.
@@ -109,7 +126,29 @@ mod tests {
             }
         };
         check(exp_each_isa, exp);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            check(|_, numbers| in_vectors(numbers), exp);
+        }
         check(sigmoid_each_isa, sigmoid);
+    }
+
+    /// Vector by vector; the last is filled up.
+    #[cfg(target_arch = "x86_64")]
+    fn in_vectors(numbers: &mut [f32]) {
+        use std::arch::x86_64::*;
+        #[target_feature(enable = "avx512f")]
+        fn one(numbers: &mut [f32; 16]) {
+            // SAFETY: AVX-512 F; a whole vector.
+            unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), avx512::exp(_mm512_loadu_ps(numbers.as_ptr()))) };
+        }
+        for group in numbers.chunks_mut(16) {
+            let mut vector = [0.0; 16];
+            vector[..group.len()].copy_from_slice(group);
+            // SAFETY: the test has looked for AVX-512 F.
+            unsafe { one(&mut vector) };
+            group.copy_from_slice(&vector[..group.len()]);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use crate::dot::LANES;
 use crate::dtype::{bf16_to_f32, f32_to_bf16};
+use crate::exp::ROUND;
 use crate::isa::{isa, per_isa};
 
 /// Numbers that share a scale.
@@ -164,8 +165,6 @@ fn narrow_i16_body(numbers: &[f32], out: &mut [i16], scale: &mut f32) {
 /// The nearest whole number, of two the even one, within 16 bits without their lowest value; of what is no number any.
 #[inline(always)]
 pub(crate) fn nearest(number: f32) -> i32 {
-    /// 1.5 x 2^23: adding it rounds to a whole number, which then sits in the low bits.
-    const ROUND: f32 = 12_582_912.0;
     (number.clamp(-I16_MOST, I16_MOST) + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
 }
 

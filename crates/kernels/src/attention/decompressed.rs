@@ -398,7 +398,7 @@ fn pairs_body<const WIDE: bool>(
         score::<WIDE>(pairs, first, &query[blind..], &mut weights.0[blind..]);
         for q in blind..query.len() {
             let weights = &mut weights.0[q][..seen(q)];
-            factors[q] = weigh::<TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
+            factors[q] = weigh::<WIDE, TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
         }
         let mut rows: [&[f32]; GROUP] = [&[]; GROUP];
         for q in blind..query.len() {

@@ -127,6 +127,12 @@ trait Products {
         group: usize,
         weights: &[[i16; TILE]; Q],
     ) -> [[[i32; GROUP]; G]; Q];
+
+    /// Products to scores, scores to weights, weights to steps.
+    #[inline(always)]
+    fn weigh(tile: &mut Tile, keys: &Keys<'_>, queries: &Queries, scale: f32, partial: &mut Partial<'_>) {
+        tile.weigh(keys, queries, scale, partial);
+    }
 }
 
 /// Fills `partial` with the result over a range of keys.
@@ -233,7 +239,7 @@ fn range_body<P: Products>(
             super::ahead::<TILE>(pages, end..pages.keys.min(end + TILE), keys_together::<P>(), partial);
         let keys = Keys::of(pages, first..end);
         tile.multiply::<P>(&keys, queries, &mut ahead);
-        tile.weigh(&keys, queries, scale, partial);
+        P::weigh(&mut tile, &keys, queries, scale, partial);
         tile.add_values::<P>(&keys, &mut ahead, partial);
     }
 }
@@ -306,7 +312,7 @@ impl Tile {
                 scores[key] = (self.sums[1][q][key] as f32).mul_add(of_others * keys.scales[1][key], latents);
             }
             let weights = &mut scores[..keys.count];
-            self.factors[q] = weigh::<TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
+            self.factors[q] = weigh::<false, TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
             self.steps[q] = in_steps(scores, keys, &mut self.weights[q]);
         }
     }
@@ -351,7 +357,10 @@ impl Tile {
                     _ => self.value_block::<P, 1, G>(rows, group, q, values, len),
                 }
             };
-            ask_for_groups(&rows[rows.len() * q / queries..rows.len() * (q + done) / queries], group);
+            // With fewer instructions for each row, the next ones are looked at in time.
+            if !P::WIDE {
+                ask_for_groups(&rows[rows.len() * q / queries..rows.len() * (q + done) / queries], group);
+            }
             ahead.step(ahead.per_values * G * done.div_ceil(VALUES_TOGETHER));
             q += done;
         }
@@ -408,13 +417,19 @@ fn in_steps(weights: &[f32; TILE], keys: &Keys<'_>, steps: &mut [i16; TILE]) -> 
     }
     // Not `f32::max`: rustc 1.95 makes of it, here, the maximum of five lanes (LOG.md).
     let largest = largest.into_iter().reduce(|a, b| if b > a { b } else { a }).unwrap_or(0.0);
-    let sum = sums.into_iter().reduce(|a, b| a + b).unwrap_or(0.0);
-    let step = (largest / MOST_STEPS).max(sum / STEPS) + sum * 0.0;
-    let inverse = if step >= f32::MIN_POSITIVE { 1.0 / step } else { 0.0 };
+    let (step, inverse) = step_of(largest, sums);
     for (steps, scaled) in steps.iter_mut().zip(scaled) {
         *steps = nearest(scaled * inverse) as i16;
     }
     step
+}
+
+/// How large a step is for scaled weights of which this is the largest, and these the sums by lanes; its inverse.
+#[inline(always)]
+fn step_of(largest: f32, sums: [f32; REGISTER]) -> (f32, f32) {
+    let sum = sums.into_iter().reduce(|a, b| a + b).unwrap_or(0.0);
+    let step = (largest / MOST_STEPS).max(sum / STEPS) + sum * 0.0;
+    (step, if step >= f32::MIN_POSITIVE { 1.0 / step } else { 0.0 })
 }
 
 /// Asks for the cache line behind a group's, where the group is the last of its own: group by group numbers are a row apart,

@@ -5,6 +5,9 @@
 //! form too, whose products are [`super::panel`]'s. The online softmax is Milakov and
 //! Gimelshein's, arXiv 1805.02867.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+
 use std::ops::Range;
 
 use crate::dot::{Aligned, LANES};
@@ -154,7 +157,7 @@ per_isa! {
 
 /// Adds a tile of rows, keys and values in one, to the result so far; `query` is `[queries, width]`, as wide as they.
 #[inline(always)]
-pub(super) fn add_tile(
+pub(super) fn add_tile<const WIDE: bool>(
     rows: &[&[f32]],
     query: &[f32],
     scale: f32,
@@ -167,7 +170,7 @@ pub(super) fn add_tile(
     score_tile(rows, query, ahead, weights);
     for q in 0..queries {
         let weights = &mut weights[q][..rows.len()];
-        factors[q] = weigh::<TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
+        factors[q] = weigh::<WIDE, TILE>(weights, scale, &mut partial.max[q], &mut partial.sum[q]);
     }
     add_values(rows, weights, &factors, queries, ahead, partial.values);
 }
@@ -247,17 +250,24 @@ fn lanes(row: &[[f32; REGISTER]], group: usize) -> [f32; REGISTER] {
 
 /// Joins lanes by halves: 8, 4, 2, 1.
 #[inline(always)]
-fn total(sum: [f32; REGISTER]) -> f32 {
+pub(super) fn total(sum: [f32; REGISTER]) -> f32 {
     let four: [f32; 4] = std::array::from_fn(|l| sum[l] + sum[l + 4]);
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
 /// Turns a tile's products, no more than `TILE`, into weights relative to the largest score so far; returns the factor for what was
-/// summed relative to the one before.
+/// summed relative to the one before. `WIDE` only in functions compiled for AVX-512.
 #[inline(always)]
-pub(super) fn weigh<const TILE: usize>(scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
+pub(super) fn weigh<const WIDE: bool, const TILE: usize>(
+    scores: &mut [f32],
+    scale: f32,
+    max: &mut f32,
+    sum: &mut f32,
+) -> f32 {
     // Where the length is known, whole registers need no mask.
     match scores.first_chunk_mut::<TILE>() {
+        #[cfg(target_arch = "x86_64")]
+        Some(scores) if WIDE => avx512::weigh(scores, scale, max, sum),
         Some(scores) => weigh_some(scores, scale, max, sum),
         None => weigh_some(scores, scale, max, sum),
     }

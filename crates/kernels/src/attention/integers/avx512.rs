@@ -1,13 +1,6 @@
 //! 32 numbers in a 512-bit vector of AVX-512 with VNNI: `vpdpwssd` multiplies pairs and adds their products to 32-bit sums. There
 //! are 32 registers, so that four keys or two groups of values have their sums in them together.
 
-use std::arch::x86_64::*;
-
-use super::{GROUP, Group, PER_LINE, Products, TILE};
-
-/// Made only in functions compiled for AVX-512 F, BW, DQ, VL and VNNI.
-pub(super) struct Avx512;
-
 /// An expression of intrinsics.
 macro_rules! simd {
     ($expression:expr) => {{
@@ -16,6 +9,16 @@ macro_rules! simd {
         unsafe { $expression }
     }};
 }
+
+mod weights;
+
+use std::arch::x86_64::*;
+
+use super::{GROUP, Group, Keys, PER_LINE, Products, Queries, TILE, Tile};
+use crate::attention::tile::Partial;
+
+/// Made only in functions compiled for AVX-512 F, BW, DQ, VL and VNNI.
+pub(super) struct Avx512;
 
 impl Products for Avx512 {
     const WIDE: bool = true;
@@ -75,6 +78,14 @@ impl Products for Avx512 {
             columns[q].copy_from_slice(&in_order[..G]);
         }
         columns
+    }
+
+    #[inline(always)]
+    fn weigh(tile: &mut Tile, keys: &Keys<'_>, queries: &Queries, scale: f32, partial: &mut Partial<'_>) {
+        match keys.count {
+            TILE => weights::weigh(tile, keys, queries, scale, partial),
+            _ => tile.weigh(keys, queries, scale, partial),
+        }
     }
 }
 
