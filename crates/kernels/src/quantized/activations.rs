@@ -3,6 +3,7 @@
 //! `scale = max |x| / 127`, codes rounded to nearest, ties to even. A block that holds an infinity or a NaN gets
 //! the scale NaN, so that a broken row stays broken and is not silently made finite.
 
+use crate::exp::ROUND;
 use crate::isa::Isa;
 
 /// Numbers that share a scale.
@@ -48,8 +49,6 @@ fn quantize_scalar(x: &[f32; BLOCK], order: Order) -> Block {
         Ok(both) => both,
         Err(block) => return block,
     };
-    /// 1.5 x 2^23: adding it rounds to a whole number, which then sits in the low mantissa bits.
-    const ROUND: f32 = 12_582_912.0;
     let natural: [i8; BLOCK] = std::array::from_fn(|i| (x[i] * factor + ROUND).to_bits() as i8);
     let codes = match order {
         Order::Natural => natural,

@@ -180,12 +180,13 @@ proptest! {
 #[test]
 fn broken_rows_of_integers_are_seen() {
     let mut random = Random(1);
-    let mut case = Case::new(3, 4, 100, 0.5, &mut random);
+    let mut case = Case::new(3, 4, 140, 0.5, &mut random);
     let format = CacheFormat::I16 { width: 64, latent: case.value_len };
     for wrong in [f32::NAN, f32::INFINITY] {
         for number in [0, 63] {
             case.rows[70 * 64 + number] = wrong;
-            for (keys, is_finite) in [(100, false), (70, true)] {
+            // The tile of 64 rows that it lies in is whole, is not, or is not seen.
+            for (keys, is_finite) in [(140, false), (100, false), (70, true)] {
                 let rows = case.rows[..keys * 64].to_vec();
                 let found = Case { keys, rows, query: case.query.clone(), ..case }.attend(
                     format,

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{REGISTER, total};
-use crate::exp::{avx512, exp};
+use crate::exp::{self, exp};
 
 /// Numbers in a vector.
 pub(in crate::attention) const WIDTH: usize = 16;
@@ -40,7 +40,7 @@ pub(in crate::attention) fn weigh<const TILE: usize>(
     for numbers in &mut *vectors {
         simd!({
             let relative = _mm512_sub_ps(_mm512_loadu_ps(numbers.as_ptr()), _mm512_set1_ps(largest));
-            _mm512_storeu_ps(numbers.as_mut_ptr(), avx512::exp(relative));
+            _mm512_storeu_ps(numbers.as_mut_ptr(), exp::avx512::exp(relative));
         });
     }
     let factor = exp(*max - largest);
