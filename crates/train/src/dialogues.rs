@@ -147,7 +147,7 @@ impl Generator {
 }
 
 fn exchange_with_tools(conversation: &mut Conversation<'_, '_>) {
-    let done = match conversation.draw.weighted(&[42, 6, 16, 5, 18, 5, 4, 3, 4, 5]) {
+    let done = match conversation.draw.weighted(&[42, 6, 16, 5, 30, 5, 4, 3, 4, 5]) {
         1 => conversation.follow_up(),
         2 => done(|| conversation.two_calls()),
         3 => conversation.missing(),

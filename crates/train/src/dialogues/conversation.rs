@@ -188,7 +188,7 @@ impl<'d, 'c> Conversation<'d, 'c> {
     /// what gives such a request away is only what is to be done with them.
     fn undeclared_kind(&mut self) -> Arc<Kind> {
         const TRIES: usize = 20;
-        let tries = if self.draw.scope.lookalikes && self.draw.percent(50) { TRIES } else { 0 };
+        let tries = if self.draw.scope.lookalikes && self.draw.percent(60) { TRIES } else { 0 };
         let mut tried = 0;
         loop {
             let kind = self.draw.kind(self.catalogue, Part::Seen);

@@ -29,7 +29,7 @@ pub struct Scope {
     pub related: bool,
     /// Whether tools that nobody has are also those of the catalogue under other nouns.
     pub renamed: bool,
-    /// Whether half of the requests that no tool fits are for values that a declared tool takes too.
+    /// Whether most of the requests that no tool fits are for values that a declared tool takes too.
     pub lookalikes: bool,
 }
 
