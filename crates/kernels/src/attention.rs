@@ -271,11 +271,29 @@ impl Job<'_> {
                 }),
             }
         });
-        pool.run(merges.len(), |number| {
-            let merge = &merges[number];
-            let len = merge.ranges * self.partial_len(merge.heads.len());
-            // SAFETY: a merge's places are those of its own tasks; `run` ends before `partial` does.
-            self.merge_ranges(merge, unsafe { partials.slice(merge.place, len) });
+        self.merge(pool, merges, &partials);
+    }
+
+    /// Joins the ranges of every head, one of a row a task.
+    fn merge(&self, pool: &Pool, merges: &[Merge], partials: &Disjoint<f32>) {
+        let groups = merges.len() / self.rows.len();
+        pool.run(self.rows.len() * self.shape.heads, |number| {
+            let (row, head) = (number / self.shape.heads, number % self.shape.heads);
+            let of_row = &merges[row * groups..][..groups];
+            let group = of_row.partition_point(|group| group.heads.end <= head);
+            let Merge { heads, ranges, place, .. } = &of_row[group];
+            let of_range = |range: usize| {
+                let place = place + range * self.partial_len(heads.len());
+                // SAFETY: a head's numbers are those of its own task; `split` ends before the slice does.
+                unsafe {
+                    Partial::of_one(partials, place, head - heads.start, heads.len(), self.shape.value_len)
+                }
+            };
+            let mut total = of_range(0);
+            for range in 1..*ranges {
+                merge(self.isa, &mut total, &of_range(range));
+            }
+            self.finish(row, head..head + 1, &mut total);
         });
     }
 
@@ -331,17 +349,6 @@ impl Job<'_> {
             }
         }
         place
-    }
-
-    /// Joins the ranges of some heads of a row, which lie one after the other.
-    fn merge_ranges(&self, Merge { row, heads, .. }: &Merge, partial: &mut [f32]) {
-        let count = heads.len();
-        let (total, others) = partial.split_at_mut(self.partial_len(count));
-        let mut total = self.partial(total, count);
-        for next in others.chunks_exact_mut(self.partial_len(count)) {
-            merge(self.isa, &mut total, &self.partial(next, count));
-        }
-        self.finish(*row, heads.clone(), &mut total);
     }
 
     /// Calls `body` with the queries as the rows need them and a buffer of `len` numbers, beginning a cache line.

@@ -13,6 +13,7 @@ use std::ops::Range;
 use crate::dot::{Aligned, LANES};
 use crate::exp::exp;
 use crate::isa::per_isa;
+use crate::pool::Disjoint;
 use crate::prefetch::{prefetch, prefetch_second_level};
 
 /// Keys whose scores are turned into weights together.
@@ -60,6 +61,29 @@ impl Partial<'_> {
         let (max, rest) = front.split_at_mut(queries);
         let values_len = queries * value_len.next_multiple_of(LANES);
         Partial { max, sum: &mut rest[..queries], values: &mut values[..values_len] }
+    }
+
+    /// One query's of a result that [`Partial::of`] would find at a place.
+    ///
+    /// # Safety
+    /// As [`Disjoint::slice`], for the numbers of this query.
+    pub(super) unsafe fn of_one<'a>(
+        numbers: &'a Disjoint<f32>,
+        place: usize,
+        query: usize,
+        queries: usize,
+        value_len: usize,
+    ) -> Partial<'a> {
+        let len = value_len.next_multiple_of(LANES);
+        let values = place + (2 * queries).next_multiple_of(LANES) + query * len;
+        // SAFETY: promised by the caller.
+        unsafe {
+            Partial {
+                max: numbers.slice(place + query, 1),
+                sum: numbers.slice(place + queries + query, 1),
+                values: numbers.slice(values, len),
+            }
+        }
     }
 
     /// Numbers of a query's values.
