@@ -52,12 +52,17 @@ pub(super) struct Partial<'a> {
 impl Partial<'_> {
     /// Numbers of a partial result of so many queries, in whole cache lines.
     pub(super) fn len(queries: usize, value_len: usize) -> usize {
-        (2 * queries).next_multiple_of(LANES) + queries * value_len.next_multiple_of(LANES)
+        Partial::front(queries) + queries * value_len.next_multiple_of(LANES)
+    }
+
+    /// Numbers before the values.
+    fn front(queries: usize) -> usize {
+        (2 * queries).next_multiple_of(LANES)
     }
 
     /// In a buffer of at least [`Partial::len`] numbers.
     pub(super) fn of(numbers: &mut [f32], queries: usize, value_len: usize) -> Partial<'_> {
-        let (front, values) = numbers.split_at_mut((2 * queries).next_multiple_of(LANES));
+        let (front, values) = numbers.split_at_mut(Partial::front(queries));
         let (max, rest) = front.split_at_mut(queries);
         let values_len = queries * value_len.next_multiple_of(LANES);
         Partial { max, sum: &mut rest[..queries], values: &mut values[..values_len] }
@@ -75,7 +80,7 @@ impl Partial<'_> {
         value_len: usize,
     ) -> Partial<'a> {
         let len = value_len.next_multiple_of(LANES);
-        let values = place + (2 * queries).next_multiple_of(LANES) + query * len;
+        let values = place + Partial::front(queries) + query * len;
         // SAFETY: promised by the caller.
         unsafe {
             Partial {
