@@ -31,6 +31,8 @@ pub struct Scope {
     pub renamed: bool,
     /// Whether most of the requests that no tool fits are for values that a declared tool takes too.
     pub lookalikes: bool,
+    /// Whether values are also words put together from halves of others, where a list has few of them.
+    pub spliced: bool,
 }
 
 impl Scope {
@@ -42,6 +44,7 @@ impl Scope {
         related: true,
         renamed: true,
         lookalikes: true,
+        spliced: true,
     };
     /// New phrases with new values, for tools of training.
     pub const HELD_OUT: Scope = Scope {
@@ -51,6 +54,7 @@ impl Scope {
         related: false,
         renamed: false,
         lookalikes: false,
+        spliced: false,
     };
 }
 

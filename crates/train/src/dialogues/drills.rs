@@ -34,6 +34,7 @@ impl Draw<'_> {
     /// A word, a name, a number or a code.
     fn anything(&mut self) -> String {
         match self.below(8) {
+            0 if self.scope.spliced => self.spliced(),
             0 | 1 => self.word(),
             2 => self.name(),
             3 => self.code(),

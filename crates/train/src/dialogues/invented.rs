@@ -40,6 +40,35 @@ impl Draw<'_> {
         [*self.pick(&ONSETS), *self.pick(&VOWELS), *self.pick(&CODAS)].concat()
     }
 
+    /// The beginning of a word and the end of another: spelled as words are, and no word.
+    pub(crate) fn spliced(&mut self) -> String {
+        let (beginning, end) = (self.listed(), self.listed());
+        let cut = 1 + self.below(beginning.len().min(6));
+        let kept = 1 + self.below(end.len().min(6));
+        beginning
+            .chars()
+            .take(cut)
+            .chain(end.chars().skip(end.chars().count().saturating_sub(kept)))
+            .collect()
+    }
+
+    /// A lower-case word of a list.
+    fn listed(&mut self) -> String {
+        let lists = self.lists;
+        let list = *self.pick(&[
+            &lists.nouns,
+            &lists.adjectives,
+            &lists.verbs,
+            &lists.cities,
+            &lists.first_names,
+            &lists.last_names,
+            &lists.languages,
+        ]);
+        let words = self.pick(list).to_lowercase();
+        let words: Vec<&str> = words.split([' ', '.', '-', '\'']).filter(|word| !word.is_empty()).collect();
+        (*self.pick(&words)).to_owned()
+    }
+
     /// A name: mostly one or two capitalised words, sometimes odder.
     pub(crate) fn name(&mut self) -> String {
         match self.weighted(&[46, 22, 8, 5, 4, 6, 3, 2, 4]) {

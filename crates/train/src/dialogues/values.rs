@@ -6,6 +6,11 @@
 use serde::Deserialize;
 
 use super::draw::Draw;
+use super::invented::capitalize;
+
+/// So many values of words out of a hundred are of spliced ones. A list of twenty dishes is learned by heart, and
+/// then the four that are held out are not copied.
+const SPLICED: usize = 20;
 
 /// What kind of value a parameter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -105,6 +110,12 @@ impl ValueType {
         use ValueType::{Body, Dish, Item, Query, Quotable, Task, Title};
         matches!(self, Task | Body | Query | Quotable | Title | Item | Dish)
     }
+
+    /// True if it is words that begin with capitals.
+    fn is_proper_name(self) -> bool {
+        use ValueType::{City, FromPlace, Name, Person, Place, Recipient, ToPlace};
+        matches!(self, City | FromPlace | ToPlace | Person | Recipient | Place | Name)
+    }
 }
 
 /// An argument, before it is known how the schema wants it.
@@ -189,6 +200,10 @@ impl Draw<'_> {
     fn any_value(&mut self, kind: ValueType) -> Value {
         use ValueType as T;
         let lists = self.lists;
+        let of_words = kind.is_free_text() || kind.is_proper_name() || kind == T::Word;
+        if of_words && self.scope.spliced && self.percent(SPLICED) {
+            return Value::text(self.spliced_words(kind));
+        }
         match kind {
             T::City | T::FromPlace | T::ToPlace => Value::text(self.city()),
             T::Place | T::Name | T::Street => Value::text(self.business_or_place(kind)),
@@ -235,6 +250,25 @@ impl Draw<'_> {
             T::TemperatureUnit | T::OnOff | T::Priority | T::ToUnit | T::HighNumber => {
                 Value::choice(self.choose(kind.choices().unwrap_or(&["other"])))
             }
+        }
+    }
+
+    /// One word or a few, as long as values of this type are.
+    fn spliced_words(&mut self, kind: ValueType) -> String {
+        use ValueType::{Body, Query, Quotable, Task, Title};
+        let most = if matches!(kind, Body | Query | Quotable | Task | Title) { 5 } else { 3 };
+        let count = [1, 1, 2, 2, 3, most][self.below(6)];
+        let word = |draw: &mut Self, at: i64| match draw.below(10) {
+            0..=5 => draw.spliced(),
+            6 if 0 < at && at + 1 < count => {
+                draw.choose(&["of", "the", "and", "with", "in", "for"]).to_owned()
+            }
+            _ => draw.plain_word(),
+        };
+        let words: Vec<String> = (0..count).map(|at| word(self, at)).collect();
+        match kind.is_proper_name() || self.percent(10) {
+            true => words.iter().map(|word| capitalize(word)).collect::<Vec<_>>().join(" "),
+            false => words.join(" "),
         }
     }
 

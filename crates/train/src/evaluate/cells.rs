@@ -13,7 +13,8 @@ pub struct Cell {
 }
 
 /// Without what training got later: the cases stay the same.
-const SEEN: Scope = Scope { related: false, renamed: false, lookalikes: false, ..Scope::TRAINING };
+const SEEN: Scope =
+    Scope { related: false, renamed: false, lookalikes: false, spliced: false, ..Scope::TRAINING };
 const NEW_VALUES: Scope = Scope { values: Part::HeldOut, ..SEEN };
 const NEW: Scope = Scope::HELD_OUT;
 const NEW_TOOL: Scope = Scope { tools: Part::HeldOut, ..Scope::HELD_OUT };

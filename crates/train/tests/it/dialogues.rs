@@ -158,6 +158,30 @@ fn requests_that_no_tool_fits_are_often_for_values_that_a_tool_takes() {
 }
 
 #[test]
+fn words_that_are_copied_come_from_more_than_the_lists() {
+    let lists = include_str!("../../src/dialogues/lists.toml").to_lowercase();
+    // Of the words that arguments in plain letters are made of, those that stand in no list.
+    let in_no_list = |spliced: bool| {
+        let (mut none, mut all) = (0, 0);
+        for dialogue in dialogues(Scope { spliced, ..Scope::TRAINING }) {
+            for call in dialogue.exchanges.iter().flat_map(|exchange| &exchange.calls) {
+                let Json::Object(arguments) = &call.arguments else { panic!("{:?}", call.arguments) };
+                let texts = arguments.iter().filter_map(|(_, value)| value.as_str());
+                let plain = texts
+                    .filter(|text| text.chars().all(|letter| letter == ' ' || letter.is_ascii_lowercase()));
+                for word in plain.flat_map(|text| text.split(' ')) {
+                    all += 1;
+                    none += usize::from(!lists.contains(word));
+                }
+            }
+        }
+        none as f64 / all as f64
+    };
+    let (without, with) = (in_no_list(false), in_no_list(true));
+    assert!(with > without + 0.05, "{without} without, {with} with spliced words");
+}
+
+#[test]
 fn requests_are_in_the_language_of_their_table() {
     let is_han = |text: &String| text.chars().any(|letter| ('\u{4e00}'..='\u{9fff}').contains(&letter));
     for kind in Catalogue::load().unwrap().kinds {
