@@ -1,7 +1,7 @@
 //! `k2 train evaluate`: held-out tool dialogues, each end to end.
 
 use clap::Args;
-use k2_chat::{Template, Tokenizer};
+use k2_chat::{GrammarCompiler, Template, Tokenizer};
 use k2_kernels::Pool;
 use k2_model::KimiK2;
 use k2_train::checkpoint;
@@ -19,7 +19,7 @@ use crate::train_publish::whole_checkpoint;
 /// Longest answer; those that are wanted have a quarter of it.
 const LIMIT: usize = 400;
 
-/// Evaluate a model on held-out synthetic tool dialogues, greedily and without a grammar.
+/// Evaluate a model on held-out synthetic tool dialogues, greedily.
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
     /// A model's folder, a run's, or one of its checkpoints [default: the small model inside this program].
@@ -35,6 +35,9 @@ pub(crate) struct EvaluateArgs {
     /// Evaluate the keyword program instead of a model.
     #[arg(long, conflicts_with = "model")]
     baseline: bool,
+    /// Hold calls to the schemas of their tools, as the server does; without it nothing is held to anything.
+    #[arg(long, conflicts_with = "baseline")]
+    grammar: bool,
     /// Write all numbers and the first failures as JSON.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,7 +52,8 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<(), Box<dyn Error>> {
     } else {
         let (model, tokenizer, template) = open(args.model.as_deref())?;
         let stop = tokenizer.stop_ids(&[]);
-        let mut answer = of_model(&tokenizer, template, greedy(&model, &stop, LIMIT));
+        let grammars = args.grammar.then(|| GrammarCompiler::new(&tokenizer, &stop)).transpose()?;
+        let mut answer = of_model(&tokenizer, template, grammars.as_ref(), greedy(&model, &stop, LIMIT));
         evaluate(&CELLS, &generator, args.cases, &mut answer, &mut watch)?
     };
     write!(io::stdout(), "{report}")?;

@@ -14,17 +14,19 @@ mod interval;
 mod report;
 
 pub use cells::{CELLS, Cell};
-pub use greedy::greedy;
+pub use greedy::{GreedyError, greedy};
 pub use interval::wilson;
 pub use report::{CellReport, Failure, Rate, Report};
 
+use k2_chat::grammar::{Calls, ContentForm, Progress, Reasoning, Wanted};
 use k2_chat::normalize::count_calls;
+use k2_chat::python_json::Style;
 use k2_chat::render::RenderError;
 use k2_chat::tokenizer::UnknownToken;
 use k2_chat::tool_calls::{ReplyCall, parse_tokens};
 use k2_chat::{
-    EndReason, FinishReason, Json, Message, ParserOptions, RenderOptions, Reply, Template, Tokenizer, Tool,
-    normalize, render,
+    EndReason, FinishReason, GrammarCompiler, GrammarError, Json, Message, ParserOptions, RenderOptions,
+    Reply, Template, Tokenizer, Tool, normalize, render,
 };
 
 use crate::dialogues::{Call, Dialogue, Exchange, Generator};
@@ -44,6 +46,9 @@ pub enum EvaluateError {
     /// The model gave an id that is no token.
     #[error(transparent)]
     Token(#[from] UnknownToken),
+    /// Tools without a grammar.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// Generation failed.
     #[error("generation failed: {0}")]
     Generate(Box<dyn std::error::Error + Send + Sync>),
@@ -95,19 +100,22 @@ pub fn evaluate_cell(
     })
 }
 
-/// An answerer out of a generator of token ids: it gets the ids of a prompt in the model's turn format and gives the
-/// answer's, with the token that ended it or cut off by a limit.
+/// An answerer out of a generator of token ids: it gets the ids of a prompt in the model's turn format, and what its calls
+/// have to follow if there is a compiler of `grammars`, and gives the answer's ids, with the token that ended it or cut off by a
+/// limit.
 pub fn of_model<'a, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     tokenizer: &'a Tokenizer,
     template: Template,
-    mut generate: impl FnMut(&[u32]) -> Result<Vec<u32>, E> + 'a,
+    grammars: Option<&'a GrammarCompiler>,
+    mut generate: impl FnMut(&[u32], Option<Progress>) -> Result<Vec<u32>, E> + 'a,
 ) -> impl FnMut(&[Message], &[Tool]) -> Result<Reply, EvaluateError> + 'a {
     let stop = tokenizer.stop_ids(&[]);
     move |messages, tools| {
         let mut messages = messages.to_vec();
         normalize(&mut messages);
         let prompt = render(template, &messages, tools, RenderOptions::default())?.ids(tokenizer);
-        let ids = generate(&prompt).map_err(|error| EvaluateError::Generate(error.into()))?;
+        let progress = grammars.map(|grammars| progress(grammars, template, tools)).transpose()?.flatten();
+        let ids = generate(&prompt, progress).map_err(|error| EvaluateError::Generate(error.into()))?;
         let ended = ids.last().is_some_and(|last| stop.contains(last));
         let reason = if ended { EndReason::EndOfTurn } else { EndReason::Length };
         let options = match tools {
@@ -120,6 +128,20 @@ pub fn of_model<'a, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         let options = ParserOptions { thinking, think_prefilled, ..options };
         Ok(parse_tokens(options, tokenizer, &ids, reason)?)
     }
+}
+
+/// The grammar of calls of these tools, as the server makes it for `tool_choice` auto.
+fn progress(
+    grammars: &GrammarCompiler,
+    template: Template,
+    tools: &[Tool],
+) -> Result<Option<Progress>, GrammarError> {
+    let form = template.form();
+    let sorted = form.tools == Style::CompactSorted;
+    let calls = (!tools.is_empty()).then_some(Calls { tools, only: None, parallel: true, sorted });
+    let reasoning = Reasoning::of(form, RenderOptions::default().thinking);
+    let grammar = grammars.compile(Wanted { calls, content: ContentForm::Free, reasoning })?;
+    Ok(grammar.map(|grammar| grammar.start()))
 }
 
 /// What was right in a case.

@@ -1,12 +1,20 @@
 //! The evaluation counts what is right as right, and nothing else.
 
+use k2_chat::grammar::{Calls, ContentForm, Progress, Reasoning, Wanted};
 use k2_chat::tool_calls::ReplyCall;
-use k2_chat::{FinishReason, Message, Reply, Role, Template, Tool};
+use k2_chat::{
+    FinishReason, GrammarCompiler, Message, RenderOptions, Reply, Role, Template, Tokenizer, Tool, render,
+};
+use k2_kernels::Pool;
+use k2_model::KimiK2;
 use k2_train::dialogues::{Dialogue, Generator};
 use k2_train::evaluate::{
-    CELLS, Cell, EvaluateError, Rate, Report, baseline, evaluate, evaluate_cell, of_model, says, wilson,
+    CELLS, Cell, EvaluateError, Rate, Report, baseline, evaluate, evaluate_cell, greedy, of_model, says,
+    wilson,
 };
+use k2_weights::Checkpoint;
 use std::convert::Infallible;
+use std::path::Path;
 
 use crate::bpe::tokenizer;
 
@@ -146,7 +154,8 @@ fn a_model_is_asked_in_ids_and_answers_in_ids() {
             );
             [text, format!("{}<|im_end|>", case.exchanges[0].answer)]
         });
-        let mut answer = of_model(&tokenizer, Template::K2Instruct, |prompt| {
+        let mut answer = of_model(&tokenizer, Template::K2Instruct, None, |prompt, progress| {
+            assert!(progress.is_none());
             prompts.push(prompt.to_vec());
             Ok::<_, Infallible>(tokenizer.encode(&replies.next().unwrap(), true))
         });
@@ -159,12 +168,81 @@ fn a_model_is_asked_in_ids_and_answers_in_ids() {
         second.contains("## Return of functions.")
             && second.ends_with("<|im_assistant|>assistant<|im_middle|>")
     );
-    let mut endless = of_model(&tokenizer, Template::K2Instruct, |_| {
+    let mut endless = of_model(&tokenizer, Template::K2Instruct, None, |_, _| {
         Ok::<_, Infallible>(tokenizer.encode("and so on", false))
     });
     assert_eq!(evaluate_cell("cut", &cases, &mut endless).unwrap().end_to_end.right, 0);
-    let mut broken = of_model(&tokenizer, Template::K2Instruct, |_| Ok::<_, Infallible>(vec![u32::MAX]));
+    let mut broken =
+        of_model(&tokenizer, Template::K2Instruct, None, |_, _| Ok::<_, Infallible>(vec![u32::MAX]));
     assert!(matches!(evaluate_cell("ids", &cases, &mut broken), Err(EvaluateError::Token(_))));
+}
+
+/// How many of these tokens may come one after the other.
+fn followed(progress: &mut Progress, ids: &[u32]) -> usize {
+    let may_come = |progress: &mut Progress, id: u32| {
+        let words = progress.allowed().unwrap();
+        words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
+    };
+    ids.iter().take_while(|id| may_come(progress, **id) && progress.accept(**id).is_ok()).count()
+}
+
+#[test]
+fn under_a_grammar_right_calls_may_come_and_others_may_not() {
+    let (tokenizer, generator) = (tokenizer(), Generator::new(99).unwrap());
+    let stop = tokenizer.stop_ids(&[]);
+    let grammars = GrammarCompiler::new(&tokenizer, &stop).unwrap();
+    for case in CELLS[2].cases(&generator, 10) {
+        let calls = case.messages().into_iter().find_map(|message| message.tool_calls).unwrap();
+        let (id, arguments) =
+            (calls[0].id.as_deref().unwrap(), calls[0].function.arguments.as_ref().unwrap());
+        let call = |arguments: &str| {
+            let text = format!(
+                "<|tool_calls_section_begin|><|tool_call_begin|>{id}<|tool_call_argument_begin|>{arguments}<|tool_call_end|><|tool_calls_section_end|>"
+            );
+            tokenizer.encode(&text, true)
+        };
+        let arguments = arguments.as_str().unwrap();
+        let (right, wrong) = (call(arguments), call(&arguments.replacen("{\"", "{\"no_such_key_", 1)));
+        let mut answer = of_model(&tokenizer, Template::K2Instruct, Some(&grammars), |_, progress| {
+            let mut progress = progress.unwrap();
+            assert_eq!(followed(&mut progress, &right), right.len(), "{arguments}");
+            Ok::<_, Infallible>(stop.clone())
+        });
+        answer(&case.asked(0), &case.tools).unwrap();
+        let mut answer = of_model(&tokenizer, Template::K2Instruct, Some(&grammars), |_, progress| {
+            assert!(followed(&mut progress.unwrap(), &wrong) < wrong.len(), "{arguments}");
+            Ok::<_, Infallible>(stop.clone())
+        });
+        answer(&case.asked(0), &case.tools).unwrap();
+    }
+}
+
+#[test]
+fn greedy_chooses_among_what_the_grammar_lets_come() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny"));
+    let tokenizer = Tokenizer::from_dir(folder).unwrap();
+    let checkpoint = Checkpoint::open(folder, &mut |_| ()).unwrap();
+    let model = KimiK2::load(&checkpoint, Pool::new(2), &mut |_, _| ()).unwrap();
+    let stop = tokenizer.stop_ids(&[]);
+    let case = &CELLS[2].cases(&Generator::new(99).unwrap(), 1)[0];
+    let prompt = render(
+        Template::K2Instruct,
+        &[Message::text(Role::User, "Hello!")],
+        &case.tools,
+        RenderOptions::default(),
+    )
+    .unwrap()
+    .ids(&tokenizer);
+    let mut generate = greedy(&model, &stop, 200);
+    let free = tokenizer.decode(&generate(&prompt, None).unwrap()).unwrap();
+    assert!(!free.contains("<|tool_call_begin|>"), "{free}");
+    let grammars = GrammarCompiler::new(&tokenizer, &stop).unwrap();
+    let calls = Some(Calls { tools: &case.tools, only: Some(0), parallel: false, sorted: false });
+    let wanted = Wanted { calls, content: ContentForm::Nothing, reasoning: Reasoning::Never };
+    let progress = grammars.compile(wanted).unwrap().unwrap().start();
+    let held = tokenizer.decode(&generate(&prompt, Some(progress)).unwrap()).unwrap();
+    let name = case.tools[0].name().unwrap();
+    assert!(held.contains(&format!("<|tool_call_begin|>functions.{name}:0")), "{held}");
 }
 
 #[test]
