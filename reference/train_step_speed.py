@@ -21,9 +21,9 @@ from torch import nn
 
 RECIPE = tomllib.loads((Path(__file__).parent.parent / "recipes" / "tiny.toml").read_text())
 MODEL, SEQUENCES, LENGTH = RECIPE["model"], RECIPE["batch"]["sequences"], RECIPE["batch"]["length"]
-HIDDEN, LAYERS, EXPERTS, TOP_K, WIDTH, DENSE, VOCAB = (MODEL[key] for key in (
-    "hidden_size", "num_hidden_layers", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
-    "intermediate_size", "vocab_size"))
+HIDDEN, LAYERS, DENSE_LAYERS, EXPERTS, TOP_K, WIDTH, DENSE, VOCAB = (MODEL[key] for key in (
+    "hidden_size", "num_hidden_layers", "first_k_dense_replace", "n_routed_experts", "num_experts_per_tok",
+    "moe_intermediate_size", "intermediate_size", "vocab_size"))
 HEADS, NOPE, ROPE, V, Q_LORA, KV_LORA, THETA, SCALING = (MODEL[key] for key in (
     "num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank", "kv_lora_rank",
     "rope_theta", "routed_scaling_factor"))
@@ -97,7 +97,7 @@ class Model(nn.Module):
         super().__init__()
         self.embed, self.head = matrix(VOCAB, HIDDEN), matrix(VOCAB, HIDDEN)
         self.attention = nn.ModuleList(Attention() for _ in range(LAYERS))
-        self.mlp = nn.ModuleList([Mlp(DENSE), *(Moe() for _ in range(LAYERS - 1))])
+        self.mlp = nn.ModuleList(Mlp(DENSE) if layer < DENSE_LAYERS else Moe() for layer in range(LAYERS))
         self.norms = nn.ModuleList(nn.RMSNorm(HIDDEN, eps=1e-6) for _ in range(2 * LAYERS + 1))
         angles = torch.outer(torch.arange(LENGTH), THETA ** (-torch.arange(0, ROPE, 2) / ROPE))
         self.cos, self.sin = angles.cos(), angles.sin()
