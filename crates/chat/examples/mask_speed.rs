@@ -9,7 +9,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use k2_chat::grammar::{Calls, ContentForm, GrammarCompiler, Reasoning, Wanted};
+use k2_chat::grammar::{Calls, ContentForm, GrammarCompiler, Reasoning, Wanted, may_come};
 use k2_chat::{Tokenizer, Tool};
 
 const SCHEMA: &str = r#"{"type":"object","properties":{
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for _ in 0..200 {
             let (mask, words) = timed(|| progress.allowed().map(<[u32]>::to_vec));
             let words = words?;
-            let ids = |id: &u32| words[*id as usize / 32] >> (id % 32) & 1 == 1;
+            let ids = |id: &u32| may_come(&words, *id);
             let allowed: Vec<u32> = (0..tokenizer.n_vocab()).filter(ids).collect();
             masks.push(mask);
             if allowed.is_empty() || stop_ids.iter().any(|id| allowed.contains(id)) {

@@ -31,8 +31,8 @@ use crate::mfjs::Violation;
 use crate::template::Form;
 use crate::tokenizer::Tokenizer;
 use lark::MarkerIds;
-pub use progress::Progress;
 use progress::Rules;
+pub use progress::{Progress, may_come};
 use schema::Schema;
 
 /// Most bytes of all schemas of a request together.

@@ -144,6 +144,11 @@ impl Progress {
     }
 }
 
+/// Whether an id may come, by the words of [`Progress::allowed`].
+pub fn may_come(words: &[u32], id: u32) -> bool {
+    words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
+}
+
 /// Bits for all ids but some.
 fn everything_but(n_vocab: usize, not: &[u32]) -> Vec<u32> {
     let mut words = vec![u32::MAX; n_vocab.div_ceil(32)];

@@ -1,6 +1,6 @@
 //! What a grammar lets come: answers as text, token by token, and walks that take any allowed token.
 
-use k2_chat::grammar::{Calls, ContentForm, GrammarCompiler, Reasoning, Wanted};
+use k2_chat::grammar::{Calls, ContentForm, GrammarCompiler, Reasoning, Wanted, may_come};
 use k2_chat::tool_calls::parse_tokens;
 use k2_chat::{EndReason, FinishReason, GrammarError, Json, ParserOptions, Tokenizer, Tool};
 use serde_json::{Value, json};
@@ -42,23 +42,19 @@ fn call(id: &str, arguments: &str) -> String {
     format!("<|tool_call_begin|>{id}<|tool_call_argument_begin|>{arguments}<|tool_call_end|>")
 }
 
-fn has(words: &[u32], id: u32) -> bool {
-    words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
-}
-
 /// How far an answer comes: all of it and its end (`Ok`), or the text before the first thing that may not come.
 fn follow(wanted: Wanted<'_>, answer: &str) -> Result<(), String> {
     let tokenizer = small::tokenizer();
     let mut progress = compiler().compile(wanted).unwrap().unwrap().start();
     let ids = tokenizer.encode(answer, true);
     for (at, id) in ids.iter().enumerate() {
-        if !has(progress.allowed().unwrap(), *id) {
+        if !may_come(progress.allowed().unwrap(), *id) {
             return Err(tokenizer.decode(&ids[..at]).unwrap());
         }
         progress.accept(*id).unwrap();
     }
     let words = progress.allowed().unwrap();
-    let ends: Vec<bool> = stop_ids(tokenizer).iter().map(|id| has(words, *id)).collect();
+    let ends: Vec<bool> = stop_ids(tokenizer).iter().map(|id| may_come(words, *id)).collect();
     assert!(ends.iter().all(|end| *end == ends[0]), "all stop ids or none: {ends:?}");
     if ends[0] { Ok(()) } else { Err(answer.to_owned()) }
 }
@@ -230,7 +226,7 @@ fn walk(
     let mut ids = Vec::new();
     while ids.len() < most {
         let words = progress.allowed().unwrap();
-        let allowed: Vec<u32> = (0..tokenizer.n_vocab()).filter(|id| has(words, *id)).collect();
+        let allowed: Vec<u32> = (0..tokenizer.n_vocab()).filter(|id| may_come(words, *id)).collect();
         assert!(!allowed.is_empty(), "nothing may come after {:?}", tokenizer.decode(&ids));
         if stops.iter().any(|id| allowed.contains(id)) {
             return Some(ids);

@@ -31,7 +31,7 @@ pub struct Scope {
     pub renamed: bool,
     /// Whether most of the requests that no tool fits are for values that a declared tool takes too.
     pub lookalikes: bool,
-    /// Whether values are also words put together from halves of others, where a list has few of them.
+    /// Whether values that are words are also put together from halves of the lists' words.
     pub spliced: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The plainest generation there is: the likeliest token, again and again; under a grammar the likeliest of those that may come.
 
-use k2_chat::grammar::Progress;
+use k2_chat::grammar::{Progress, may_come};
 use k2_model::attention_form::decompressed_rows;
 use k2_model::{AttentionForm, BatchError, CacheDtype, Chunk, KimiK2, KvCache, LogitRows, Scratch};
 
@@ -63,10 +63,8 @@ pub enum GreedyError {
 
 /// Of equally likely ones the first. `allowed` has a bit for each id that may come.
 fn likeliest(logits: &[f32], allowed: Option<&[u32]>) -> u32 {
-    let may_come = |id: u32| {
-        allowed.is_none_or(|words| words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1))
-    };
-    let candidates = (0u32..).zip(logits).filter(|(id, _)| may_come(*id));
+    let candidates =
+        (0u32..).zip(logits).filter(|(id, _)| allowed.is_none_or(|allowed| may_come(allowed, *id)));
     let best = candidates.reduce(|best, next| if next.1 > best.1 { next } else { best });
     best.map_or(0, |(token, _)| token)
 }

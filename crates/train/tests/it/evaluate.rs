@@ -1,6 +1,6 @@
 //! The evaluation counts what is right as right, and nothing else.
 
-use k2_chat::grammar::{Calls, ContentForm, Progress, Reasoning, Wanted};
+use k2_chat::grammar::{Calls, ContentForm, Progress, Reasoning, Wanted, may_come};
 use k2_chat::tool_calls::ReplyCall;
 use k2_chat::{
     FinishReason, GrammarCompiler, Message, RenderOptions, Reply, Role, Template, Tokenizer, Tool, render,
@@ -179,11 +179,8 @@ fn a_model_is_asked_in_ids_and_answers_in_ids() {
 
 /// How many of these tokens may come one after the other.
 fn followed(progress: &mut Progress, ids: &[u32]) -> usize {
-    let may_come = |progress: &mut Progress, id: u32| {
-        let words = progress.allowed().unwrap();
-        words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
-    };
-    ids.iter().take_while(|id| may_come(progress, **id) && progress.accept(**id).is_ok()).count()
+    let mut follows = |id: &u32| may_come(progress.allowed().unwrap(), *id) && progress.accept(*id).is_ok();
+    ids.iter().take_while(|id| follows(id)).count()
 }
 
 #[test]
