@@ -97,8 +97,8 @@ impl Model {
         let options = EngineOptions { context_tokens: self.context_tokens, ..options };
         let options = self.cache.engine_options(self.precision, options);
         let cache_bytes = options.cache_bytes(&model.config).try_into().unwrap_or(u64::MAX);
-        let interleave = self.repack.apply(&mut model, cache_bytes, Large::Later, &bar)?;
-        let options = EngineOptions { interleave, ..options };
+        let repack = self.repack.apply(&mut model, cache_bytes, Large::Later, &bar)?;
+        let options = EngineOptions { repack, ..options };
         Ok(Engine::start_with(model, options, self.cache.prefix_store(&self.checkpoint).as_ref())?)
     }
 

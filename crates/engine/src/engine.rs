@@ -62,7 +62,7 @@ pub struct EngineOptions {
     pub answers: Option<AnswerMarkers>,
     /// Whether weights are rearranged for speed, in memory of their own, while nobody waits for an answer and for a
     /// tenth of the time while somebody does. Results do not depend on it.
-    pub interleave: bool,
+    pub repack: bool,
 }
 
 impl Default for EngineOptions {
@@ -77,7 +77,7 @@ impl Default for EngineOptions {
             cache_dtype: CacheDtype::default(),
             speculate: 0,
             answers: None,
-            interleave: false,
+            repack: false,
         }
     }
 }
@@ -94,7 +94,7 @@ pub(crate) struct Limits {
     pub(crate) max_waiting: usize,
     pub(crate) cache_dtype: CacheDtype,
     pub(crate) speculate: usize,
-    pub(crate) interleave: bool,
+    pub(crate) repack: bool,
 }
 
 /// Why an engine does not start.
@@ -251,7 +251,7 @@ impl EngineOptions {
             patience: self.patience,
             max_sequences: self.max_sequences,
             max_waiting: self.max_waiting,
-            interleave: self.interleave,
+            repack: self.repack,
             cache_dtype: self.cache_dtype,
             speculate: self.speculate,
         })

@@ -328,7 +328,7 @@ mod tests {
             max_sequences,
             max_waiting: 64,
             cache_dtype: CacheDtype::F32,
-            interleave: false,
+            repack: false,
             speculate: 0,
         })
     }

@@ -36,7 +36,7 @@ pub struct Stats {
     /// Nanoseconds in which grammars said which ids may come; the engine waits for them.
     pub mask_nanos: u64,
     /// Bytes of weights rearranged since the engine's start.
-    pub interleaved_bytes: u64,
+    pub repacked_bytes: u64,
     /// The prefix store's, if there is one.
     pub prefix_store: Option<PrefixStoreStats>,
     /// Whether the engine takes nothing any more.
@@ -80,7 +80,7 @@ pub(crate) struct Counters {
     pub(crate) preemptions: AtomicU64,
     pub(crate) steps_between_layers: AtomicU64,
     pub(crate) mask_nanos: AtomicU64,
-    pub(crate) interleaved_bytes: AtomicU64,
+    pub(crate) repacked_bytes: AtomicU64,
     pub(crate) stopped: AtomicU64,
 }
 
@@ -107,7 +107,7 @@ impl Counters {
             preemptions: read(&self.preemptions),
             steps_between_layers: read(&self.steps_between_layers),
             mask_nanos: read(&self.mask_nanos),
-            interleaved_bytes: read(&self.interleaved_bytes),
+            repacked_bytes: read(&self.repacked_bytes),
             prefix_store,
             stopped: read(&self.stopped) > 0,
         }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use k2_model::interleave::Interleaving;
+use k2_model::repack::Repacking;
 use k2_model::{KimiK2, KvCache};
 
 use crate::engine::Limits;
@@ -34,7 +34,7 @@ pub(crate) struct Worker {
     steps: Steps,
     counters: Arc<Counters>,
     /// None: the weights stay as they are, or are all rearranged.
-    interleaving: Option<Interleaving>,
+    repacking: Option<Repacking>,
     /// Computed since weights were last rearranged.
     computed: Duration,
     /// What rearranging took the last time.
@@ -56,7 +56,7 @@ impl Worker {
         scheduler.count();
         Worker {
             cache: KvCache::new(&model.config, blocks, limits.cache_dtype),
-            interleaving: limits.interleave.then(Interleaving::default),
+            repacking: limits.repack.then(Repacking::default),
             computed: Duration::ZERO,
             rearranged: Duration::ZERO,
             steps: Steps::new(scheduler, limits, Arc::clone(&counters)),
@@ -76,7 +76,7 @@ impl Worker {
                 self.steps.step(&self.model, &mut self.cache, &parts);
                 self.computed += began.elapsed();
                 if self.computed >= SHARE * self.rearranged {
-                    self.interleave();
+                    self.repack();
                 }
             } else if loading {
                 // The reader wakes this thread; a request that comes meanwhile waits for no longer.
@@ -88,10 +88,10 @@ impl Worker {
 
     /// Takes what has come; waits for something if there is nothing to compute. False: nothing will ever come.
     fn listen(&mut self, inbox: &Receiver<Command>) -> bool {
-        while self.steps.scheduler.is_idle() && self.interleaving.is_some() {
+        while self.steps.scheduler.is_idle() && self.repacking.is_some() {
             match inbox.try_recv() {
                 Ok(command) => self.take(command),
-                Err(TryRecvError::Empty) => self.interleave(),
+                Err(TryRecvError::Empty) => self.repack(),
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
@@ -110,12 +110,12 @@ impl Worker {
     }
 
     /// Rearranges some weights; no result changes.
-    fn interleave(&mut self) {
-        if let Some(at) = &mut self.interleaving {
+    fn repack(&mut self) {
+        if let Some(at) = &mut self.repacking {
             let began = Instant::now();
-            match self.model.interleave_some(at) {
-                Some(bytes) => add(&self.counters.interleaved_bytes, bytes as usize),
-                None => self.interleaving = None,
+            match self.model.repack_some(at) {
+                Some(bytes) => add(&self.counters.repacked_bytes, bytes as usize),
+                None => self.repacking = None,
             }
             (self.computed, self.rearranged) = (Duration::ZERO, began.elapsed());
         }

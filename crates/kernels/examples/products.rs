@@ -11,7 +11,10 @@
 
 mod clock;
 
+use bytes::Bytes;
 use clock::seconds_per_round;
+use k2_kernels::coded_bf16::code;
+use k2_kernels::dtype::f32_to_bf16;
 use k2_kernels::interleaved::interleave;
 use k2_kernels::matmul::{Product, matmul_heads_transposed, products};
 use k2_kernels::matrix::{FP8_BLOCK, ScaleInv, Storage};
@@ -59,8 +62,15 @@ fn main() {
             print_row(&pool, &format!("{name:8} {precision:?}"), precision, &whole);
         }
         interleave(&pool, &mut whole.iter_mut().collect::<Vec<_>>());
-        if matches!(whole[0].storage(), Storage::Interleaved { .. }) {
-            print_row(&pool, &format!("{name:8} panels"), Precision::Fast, &whole);
+        code(&pool, &mut whole.iter_mut().collect::<Vec<_>>());
+        match whole[0].storage() {
+            Storage::Interleaved { .. } => {
+                print_row(&pool, &format!("{name:8} panels"), Precision::Fast, &whole);
+            }
+            Storage::CodedBf16 { .. } => {
+                print_row(&pool, &format!("{name:8} coded"), Precision::Fast, &whole);
+            }
+            _ => {}
         }
         if ["F32", "BF16", "FP8"].contains(&name) {
             drop(whole);
@@ -144,7 +154,7 @@ fn formats() -> Vec<(&'static str, Make)> {
     }
     vec![
         ("F32", |n| Storage::F32(vec![FILL; 4 * n].into())),
-        ("BF16", |n| Storage::Bf16(vec![FILL; 2 * n].into())),
+        ("BF16", |n| Storage::Bf16(weights(n))),
         ("FP8", |n| {
             // All codes but those of NaN, and the subnormal ones, which are slower: a model has one in thousands.
             let rare = |code: u8| code & 0x7f == 0x7f || code & 0x78 == 0;
@@ -164,6 +174,17 @@ fn formats() -> Vec<(&'static str, Make)> {
         ("Q4_K", |n| ggml(GgmlType::Q4_K, n)),
         ("Q6_K", |n| ggml(GgmlType::Q6_K, n)),
     ]
+}
+
+/// Numbers in BF16 that spread as those of a trained matrix do: sums of twelve evenly distributed ones, nearly normal.
+fn weights(count: usize) -> Bytes {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(0x915f_77f5).wrapping_add(1); // Steele and Vigna, arXiv 2001.05304
+        (state >> 8) as f32 / (1 << 24) as f32
+    };
+    let number = |_| f32_to_bf16(0.02 * ((0..12).map(|_| next()).sum::<f32>() - 6.0)).to_le_bytes();
+    (0..count).flat_map(number).collect()
 }
 
 fn matrices(storage: Make, (rows, cols): (usize, usize)) -> Vec<Matrix> {

@@ -7,15 +7,17 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod coded;
 mod e4m3;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 mod transposed;
 
+use crate::coded_bf16::{self, Coded};
 use crate::dot::{LANES, Sum, total};
 use crate::dtype::E4M3_REST;
-use crate::isa::Isa;
+use crate::isa::{Isa, isa};
 use crate::matrix::{FP8_BLOCK, Matrix, ScaleInv, Storage, TILE};
 use crate::prefetch::prefetch_second_level;
 
@@ -36,8 +38,13 @@ pub(crate) struct Piece<'a> {
     pub(crate) tokens: usize,
 }
 
-/// Whether [`product`] and [`transposed()`] know the format.
+/// Whether [`product`] knows the format.
 pub(crate) fn are_weights_of(w: &Matrix) -> bool {
+    matches!(w.storage(), Storage::CodedBf16 { .. }) || can_be_transposed(w)
+}
+
+/// Whether [`transposed()`] knows the format.
+pub(crate) fn can_be_transposed(w: &Matrix) -> bool {
     matches!(w.storage(), Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. })
 }
 
@@ -72,8 +79,42 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: 
     }
 }
 
+/// Numbers of a [`Coded`] matrix from number `first` of all on, any of them.
+pub(crate) fn widen_coded(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn on_avx2(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
+        coded::widen::<avx2::Avx2>(weights, first, out);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    fn on_avx512(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
+        coded::widen::<avx512::Avx512>(weights, first, out);
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    fn on_neon(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
+        coded::widen::<neon::Neon>(weights, first, out);
+    }
+    match isa() {
+        // SAFETY: NEON is part of every aarch64.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { on_neon(weights, first, out) },
+        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { on_avx2(weights, first, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Amx => unsafe { on_avx512(weights, first, out) },
+        _ => coded::widen::<scalar::Scalar>(weights, first, out),
+    }
+}
+
 /// The vector operations of this path. Instances are made only inside functions compiled for their instruction set.
 trait Vectors {
+    /// Whether 16 f32 are one register, of which there are 32.
+    const IS_ONE_REGISTER: bool = false;
+
     /// 16 f32.
     type Lanes: Copy;
     /// The largest magnitudes of some E4M3, in several lanes.
@@ -84,6 +125,14 @@ trait Vectors {
     fn f32(numbers: &[u8; 64]) -> Self::Lanes;
     fn f16(numbers: &[u8; 32]) -> Self::Lanes;
     fn bf16(numbers: &[u8; 32]) -> Self::Lanes;
+    /// Four groups of BF16: signs and fractions where [`coded_bf16::place`] puts them, there the lower or upper four bits of their
+    /// codes, and the row of [`coded_bf16::EXPONENTS`] for these.
+    fn coded_bf16(
+        fractions: &[u8; coded_bf16::HALF],
+        codes: &[u8; coded_bf16::HALF],
+        is_upper: bool,
+        exponents: &[u8; 32],
+    ) -> [Self::Lanes; 4];
     /// Times 2^-120, which saves steps; none of them is NaN.
     fn e4m3(numbers: &[u8; 16]) -> Self::Lanes;
     fn no_magnitudes() -> Self::Magnitudes;
@@ -124,6 +173,13 @@ fn by_format<V: Vectors, const R: usize, const T: usize>(
             match T {
                 1 if e4m3::is_whole(piece) => e4m3::rows::<V>(piece, &format, weight, out),
                 _ => panels::<V, E4m3<'_>, 1, T>(piece, &format, weight, out, out_stride),
+            }
+        }
+        Storage::CodedBf16 { blocks, bases, whole } => {
+            let weights = Coded::new(blocks, bases, whole);
+            match R {
+                4 if !V::IS_ONE_REGISTER => coded::rows::<V, 2, T>(piece, &weights, out, out_stride),
+                _ => coded::rows::<V, R, T>(piece, &weights, out, out_stride),
             }
         }
         Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. } => {
@@ -253,9 +309,29 @@ fn panels<V: Vectors, F: Format, const R: usize, const T: usize>(
     out: &mut [f32],
     out_stride: usize,
 ) {
+    each_panel::<V, R, T>(
+        piece,
+        out,
+        out_stride,
+        #[inline(always)]
+        |row| panel::<V, F, R, T>(piece, format, weights, row),
+        #[inline(always)]
+        |row| panel::<V, F, 1, T>(piece, format, weights, row),
+    );
+}
+
+/// Stores what `panel` gives for `R` rows from one on, and what `row` gives for those that are left over.
+#[inline(always)]
+fn each_panel<V: Vectors, const R: usize, const T: usize>(
+    piece: &Piece<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    panel: impl Fn(usize) -> [[V::Lanes; R]; T],
+    row: impl Fn(usize) -> [[V::Lanes; 1]; T],
+) {
     let whole = piece.rows / R * R;
     for r in (0..whole).step_by(R) {
-        let sums = panel::<V, F, R, T>(piece, format, weights, piece.row + r);
+        let sums = panel(piece.row + r);
         for t in 0..T {
             for i in 0..R {
                 out[t * out_stride + r + i] = total(V::store(sums[t][i]));
@@ -263,7 +339,7 @@ fn panels<V: Vectors, F: Format, const R: usize, const T: usize>(
         }
     }
     for r in whole..piece.rows {
-        let sums = panel::<V, F, 1, T>(piece, format, weights, piece.row + r);
+        let sums = row(piece.row + r);
         for t in 0..T {
             out[t * out_stride + r] = total(V::store(sums[t][0]));
         }

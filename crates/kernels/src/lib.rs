@@ -7,6 +7,7 @@
 #![allow(unsafe_code)] // leaves under safe, checked entries; each block says why it is sound
 
 pub mod attention;
+pub mod coded_bf16;
 mod dot;
 pub mod dtype;
 pub mod exp;

@@ -251,7 +251,7 @@ pub fn matmul_heads_transposed(
 /// [`transposed_piece`]; one token's sums stay in registers where there are enough of them.
 fn transposed_task(isa: Isa, mut piece: Piece<'_>, x: &[f32], x_stride: usize, sums: &mut [f32]) {
     let mut done = 0;
-    if piece.tokens == 1 && floats::are_weights_of(piece.w) {
+    if piece.tokens == 1 && floats::can_be_transposed(piece.w) {
         let Piece { w, row, rows, first, .. } = piece;
         done = floats::transposed(isa, &floats::Part { w, row, first, x: &x[..rows] }, sums);
         (piece.first, piece.len) = (first + done, piece.len - done);

@@ -9,7 +9,9 @@
 use bytes::Bytes;
 use std::ops::Range;
 
+use crate::coded_bf16::{self, Coded};
 use crate::dtype::{E4M3_REST, bf16_to_f32, e4m3_shifted, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
+use crate::floats;
 use crate::ggml::{self, GgmlType};
 use crate::interleaved::{self, Interleaved};
 
@@ -53,6 +55,15 @@ pub enum Storage {
         kind: GgmlType,
         /// The blocks.
         blocks: Bytes,
+    },
+    /// BF16 in twelve bits, as [`coded_bf16::code`] makes it.
+    CodedBf16 {
+        /// Signs, fractions and codes of exponents, `[rows, cols/128]` blocks of 192 bytes.
+        blocks: Bytes,
+        /// The exponents that the codes count from, `[rows, cols/128]`.
+        bases: Bytes,
+        /// Blocks that are kept whole, 256 bytes each.
+        whole: Bytes,
     },
     /// Rows rearranged in panels, as [`interleaved::interleave`] makes them.
     Interleaved {
@@ -155,7 +166,7 @@ impl Matrix {
         match &self.storage {
             Storage::F32(_) => "F32",
             Storage::F16(_) => "F16",
-            Storage::Bf16(_) => "BF16",
+            Storage::Bf16(_) | Storage::CodedBf16 { .. } => "BF16",
             Storage::Fp8 { .. } => "FP8",
             Storage::Int4 { .. } => "INT4",
             Storage::Ggml { kind, .. } => kind.name(),
@@ -168,6 +179,7 @@ impl Matrix {
         match &self.storage {
             Storage::F32(b) | Storage::F16(b) | Storage::Bf16(b) | Storage::Ggml { blocks: b, .. } => b.len(),
             Storage::Fp8 { weight, scale_inv, .. } => weight.len() + scale_inv.bytes().len(),
+            Storage::CodedBf16 { blocks, bases, whole } => blocks.len() + bases.len() + whole.len(),
             Storage::Int4 { packed: b, scale } | Storage::Interleaved { blocks: b, scale, .. } => {
                 b.len() + scale.len()
             }
@@ -193,6 +205,9 @@ impl Matrix {
             },
             Storage::Int4 { packed, scale } => Storage::Int4 { packed: cut(packed), scale: cut(scale) },
             Storage::Ggml { kind, blocks } => Storage::Ggml { kind: *kind, blocks: cut(blocks) },
+            Storage::CodedBf16 { blocks, bases, whole } => {
+                Storage::CodedBf16 { blocks: cut(blocks), bases: cut(bases), whole: whole.clone() }
+            }
             Storage::Interleaved { format, blocks, scale } => {
                 let whole = |row: usize| row.is_multiple_of(interleaved::ROWS);
                 assert!(whole(rows.start) && whole(rows.end), "rows {rows:?} of panels");
@@ -209,7 +224,12 @@ impl Matrix {
             _ => bytes.len(),
         };
         let (blocks, scale) = (bytes.slice(..codes), bytes.slice(codes..));
-        Matrix { storage: Storage::Interleaved { format, blocks, scale }, ..*self }
+        self.stored_as(Storage::Interleaved { format, blocks, scale })
+    }
+
+    /// The same numbers in another form.
+    pub(crate) fn stored_as(&self, storage: Storage) -> Matrix {
+        Matrix { storage, ..*self }
     }
 
     /// Widens `out.len()` numbers of one row, from column `first` on. `first` is a multiple of
@@ -254,6 +274,9 @@ impl Matrix {
                     out,
                 );
             }
+            Storage::CodedBf16 { blocks, bases, whole } => {
+                floats::widen_coded(&Coded::new(blocks, bases, whole), start, out);
+            }
             Storage::Interleaved { format, .. } => interleaved::dequantize(self, *format, row, first, out),
         }
     }
@@ -288,6 +311,13 @@ impl Matrix {
             Storage::Ggml { kind, blocks } => {
                 whole_blocks(kind.block_len())?;
                 length("blocks", blocks, numbers / kind.block_len() * kind.block_bytes())
+            }
+            Storage::CodedBf16 { blocks, bases, whole } => {
+                whole_blocks(coded_bf16::BLOCK)?;
+                length("blocks", blocks, numbers / coded_bf16::BLOCK * coded_bf16::BLOCK_BYTES)?;
+                length("bases", bases, numbers / coded_bf16::BLOCK)?;
+                let kept = Coded::new(blocks, bases, whole).needed_whole() * coded_bf16::WHOLE_BYTES;
+                length("whole blocks", whole, kept)
             }
             Storage::Interleaved { format: of, blocks, scale } => {
                 let (block, pieces) = of.block();

@@ -36,7 +36,9 @@ impl RowStart {
             Storage::F32(b) | Storage::F16(b) | Storage::Bf16(b) | Storage::Fp8 { weight: b, .. } => {
                 RowStart { codes: start(b), ..RowStart::NOWHERE }
             }
-            Storage::Ggml { blocks, .. } => RowStart { codes: start(blocks), ..RowStart::NOWHERE },
+            Storage::Ggml { blocks, .. } | Storage::CodedBf16 { blocks, .. } => {
+                RowStart { codes: start(blocks), ..RowStart::NOWHERE }
+            }
             Storage::Int4 { packed: b, scale } | Storage::Interleaved { blocks: b, scale, .. } => {
                 RowStart { codes: start(b), scales: start(scale) }
             }

@@ -78,7 +78,11 @@ pub(crate) fn codes_of(w: &Matrix) -> Option<Order> {
     match w.storage() {
         Storage::Int4 { .. } | Storage::Interleaved { format: Interleaved::Int4, .. } => Some(Order::EvenOdd),
         Storage::Ggml { .. } | Storage::Interleaved { .. } => Some(Order::Natural),
-        Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. } => None,
+        Storage::F32(_)
+        | Storage::F16(_)
+        | Storage::Bf16(_)
+        | Storage::CodedBf16 { .. }
+        | Storage::Fp8 { .. } => None,
     }
 }
 
@@ -107,7 +111,11 @@ pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32; MOST_ROWS * M
             GgmlType::IQ4_XS => on::<k_quants::Iq4Xs>(isa, piece, out),
         },
         Storage::Interleaved { format, .. } => interleaved_product(isa, *format, piece, out),
-        Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. } => {
+        Storage::F32(_)
+        | Storage::F16(_)
+        | Storage::Bf16(_)
+        | Storage::CodedBf16 { .. }
+        | Storage::Fp8 { .. } => {
             unreachable!("{} has no integer codes", piece.w.format())
         }
     }

@@ -7,7 +7,6 @@
 pub mod attention_form;
 pub mod batch;
 pub mod config;
-pub mod interleave;
 pub mod kimi_k2;
 pub mod kv_cache;
 pub mod layer;
@@ -15,6 +14,7 @@ pub mod load;
 pub mod mla;
 pub mod mlp;
 pub mod moe;
+pub mod repack;
 pub mod rope;
 pub mod router;
 pub mod scratch;

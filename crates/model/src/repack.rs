@@ -1,9 +1,11 @@
 //! Rearranges a loaded model's weights for the fast path, layer by layer.
 //!
-//! See [`k2_kernels::interleaved`]. The embedding stays as it is, since its rows are read one by one, and so does
+//! Integer codes lie eight rows side by side then ([`k2_kernels::interleaved`]), BF16 in twelve bits
+//! ([`k2_kernels::coded_bf16`]). The embedding stays as it is, since its rows are read one by one, and so does
 //! `kv_b_proj`, whose heads are cut into keys and values.
 
 use k2_kernels::Matrix;
+use k2_kernels::coded_bf16::{can_code, code, most_bytes};
 use k2_kernels::interleaved::{can_interleave, interleave};
 use k2_weights::release_mapped_pages;
 
@@ -30,23 +32,23 @@ const KEPT: u64 = 512 << 20;
 
 /// How far the rearranging of a model has come: it may go on between steps.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Interleaving {
+pub struct Repacking {
     layer: usize,
     matrix: usize,
     kept: u64,
 }
 
 impl KimiK2 {
-    /// Puts rows side by side, in memory of their own of at most so many bytes. No number changes, nor does any
-    /// result. `progress` hears, layer by layer, how many of how many are done. Returns how many bytes were rearranged.
-    pub fn interleave(&mut self, most: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<u64, TooLarge> {
-        let needed = self.interleaved_bytes();
+    /// Puts weights into the forms above, in memory of their own of at most so many bytes. No number changes, nor does any
+    /// result. `progress` hears, layer by layer, how many of how many are done. Returns how many bytes they take at most.
+    pub fn repack(&mut self, most: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<u64, TooLarge> {
+        let needed = self.repacked_bytes();
         if needed > most {
             return Err(TooLarge { needed, most });
         }
-        let (mut at, mut done, count) = (Interleaving::default(), 0, self.layers.len());
+        let (mut at, mut done, count) = (Repacking::default(), 0, self.layers.len());
         progress(0, count);
-        while self.interleave_some(&mut at).is_some() {
+        while self.repack_some(&mut at).is_some() {
             if done < at.layer.min(count) {
                 done = at.layer;
                 progress(done, count);
@@ -55,15 +57,15 @@ impl KimiK2 {
         Ok(needed)
     }
 
-    /// What [`KimiK2::interleave`] would take now.
-    pub fn interleaved_bytes(&mut self) -> u64 {
+    /// What [`KimiK2::repack`] would take now.
+    pub fn repacked_bytes(&mut self) -> u64 {
         let KimiK2 { layers, lm_head, .. } = self;
         let of_layer = |layer| matrices(layer).iter().map(|w| bytes(w)).sum::<u64>();
         layers.iter_mut().map(of_layer).sum::<u64>() + bytes(lm_head)
     }
 
-    /// The next 64 MB or so, whatever memory there is: how many bytes were rearranged; none when all is done.
-    pub fn interleave_some(&mut self, at: &mut Interleaving) -> Option<u64> {
+    /// The next 64 MB or so, whatever memory there is: how many bytes that takes at most; none when all is done.
+    pub fn repack_some(&mut self, at: &mut Repacking) -> Option<u64> {
         let KimiK2 { layers, lm_head, pool, .. } = self;
         let count = layers.len();
         let mut matrices = match layers.get_mut(at.layer) {
@@ -77,6 +79,7 @@ impl KimiK2 {
             at.matrix += 1;
         }
         interleave(pool, &mut matrices[first..at.matrix]);
+        code(pool, &mut matrices[first..at.matrix]);
         if at.matrix == matrices.len() {
             (at.layer, at.matrix) = (at.layer + 1, 0);
         }
@@ -89,9 +92,14 @@ impl KimiK2 {
     }
 }
 
-/// What a matrix takes once it is rearranged.
+/// The most that a matrix takes once it is rearranged; nothing if it stays as it is.
 fn bytes(w: &Matrix) -> u64 {
-    if can_interleave(w) { w.stored_bytes() as u64 } else { 0 }
+    let bytes = match can_interleave(w) {
+        true => w.stored_bytes(),
+        false if can_code(w) => most_bytes(w),
+        false => 0,
+    };
+    bytes as u64
 }
 
 /// The matrices of a layer that are multiplied as a whole, those of an expert as neighbours.

@@ -201,8 +201,7 @@ impl Encoding {
                 *raw = code.to_le_bytes();
             })),
             Encoding::Bf16 => Storage::Bf16(blocks(name, numbers, |raw: &mut [u8; 2]| {
-                let code = u16::from_le_bytes(*raw) & 0x807f | bf16(spread) & 0x7f80;
-                *raw = code.to_le_bytes();
+                *raw = below(bf16(spread), u16::from_le_bytes(*raw)).to_le_bytes();
             })),
             Encoding::Fp8 => {
                 let scales = rows.div_ceil(FP8_BLOCK) * cols.div_ceil(FP8_BLOCK);
@@ -222,6 +221,13 @@ impl Encoding {
             Encoding::Ggml(kind) => Storage::Ggml { kind, blocks: ggml(kind, name, numbers, spread) },
         }
     }
+}
+
+/// The number of these random bits below one of BF16: half of them have its exponent, a quarter that before, and so on, a
+/// little faster, so that as many lie far below as of normally distributed numbers.
+fn below(most: u16, random: u16) -> u16 {
+    let steps = (random >> 7 & 0xff | (random & 0x7f) << 8 | 1 << 15).trailing_zeros() as u16 * 6 / 5;
+    random & 0x807f | (most >> 7).saturating_sub(steps) << 7
 }
 
 /// Random blocks with scales under which the numbers have about this spread.

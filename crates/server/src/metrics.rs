@@ -189,7 +189,7 @@ impl Collector for OfEngine {
                 "Steps of answers between two layers of a long prompt",
                 stats.steps_between_layers,
             ),
-            ("k2_rearranged_bytes", "Weights rearranged while nobody waited", stats.interleaved_bytes),
+            ("k2_rearranged_bytes", "Weights rearranged while nobody waited", stats.repacked_bytes),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;

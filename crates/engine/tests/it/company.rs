@@ -156,17 +156,13 @@ fn weights_rearranged_meanwhile_change_nothing() {
         Synthetic { shape: Shape::Small, format: SyntheticFormat::Q4K, n_routed_experts: Some(8) };
     let request =
         Request { prompt_logits: true, ..requests_of(&[3, 1415, 9265, 3589], &[7932, 3846])[3].clone() };
-    let answers = |interleave| {
+    let answers = |repack| {
         let model = KimiK2::synthetic(&synthetic, Pool::new(2), &mut |_, _| ()).unwrap();
-        let options = EngineOptions { context_tokens: 320, interleave, ..EngineOptions::default() };
+        let options = EngineOptions { context_tokens: 320, repack, ..EngineOptions::default() };
         let engine = Engine::start(model, options).unwrap();
         [0, 1].map(|_| {
             let answer = answer(engine.submit(request.clone()).unwrap()).0;
-            assert_eq!(
-                engine.stats().interleaved_bytes > 0,
-                interleave,
-                "rearranged by the end of an answer"
-            );
+            assert_eq!(engine.stats().repacked_bytes > 0, repack, "rearranged by the end of an answer");
             answer
         })
     };

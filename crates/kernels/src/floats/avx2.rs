@@ -60,6 +60,20 @@ impl Vectors for Avx2 {
         })
     }
 
+    #[inline(always)]
+    fn coded_bf16(
+        fractions: &[u8; 64],
+        codes: &[u8; 64],
+        is_upper: bool,
+        exponents: &[u8; 32],
+    ) -> [[__m256; 2]; 4] {
+        let low =
+            half_of_coded_bf16(&fractions.as_chunks().0[0], &codes.as_chunks().0[0], is_upper, exponents);
+        let high =
+            half_of_coded_bf16(&fractions.as_chunks().0[1], &codes.as_chunks().0[1], is_upper, exponents);
+        [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
+    }
+
     /// Each byte to the top of its f32, then down with its sign: exponent and fraction are where they belong.
     #[inline(always)]
     fn e4m3(numbers: &[u8; 16]) -> [__m256; 2] {
@@ -133,4 +147,33 @@ fn tops_of(first: i32) -> __m256i {
         *place = (first + i as i32) << 24 | 0x0080_8080;
     }
     simd!(_mm256_loadu_si256(places.as_ptr().cast()))
+}
+
+/// The lower or upper eight lanes of four groups.
+#[inline(always)]
+fn half_of_coded_bf16(
+    fractions: &[u8; 32],
+    codes: &[u8; 32],
+    is_upper: bool,
+    exponents: &[u8; 32],
+) -> [__m256; 4] {
+    simd!({
+        let table = |at: usize| _mm256_broadcastsi128_si256(_mm_loadu_si128(exponents[at..].as_ptr().cast()));
+        let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+        let codes = if is_upper { _mm256_srli_epi16::<4>(codes) } else { codes };
+        let codes = _mm256_and_si256(codes, _mm256_set1_epi8(15));
+        let fractions = _mm256_loadu_si256(fractions.as_ptr().cast());
+        let sign = _mm256_and_si256(fractions, _mm256_set1_epi8(-128));
+        let rest = _mm256_andnot_si256(_mm256_set1_epi8(-128), fractions);
+        let upper = _mm256_or_si256(sign, _mm256_shuffle_epi8(table(0), codes));
+        let lower = _mm256_or_si256(rest, _mm256_shuffle_epi8(table(16), codes));
+        let (first, second) = (_mm256_unpacklo_epi8(lower, upper), _mm256_unpackhi_epi8(lower, upper));
+        let odd = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+        [
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(first)),
+            _mm256_castsi256_ps(_mm256_and_si256(first, odd)),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(second)),
+            _mm256_castsi256_ps(_mm256_and_si256(second, odd)),
+        ]
+    })
 }

@@ -19,6 +19,8 @@ macro_rules! simd {
 }
 
 impl Vectors for Avx512 {
+    const IS_ONE_REGISTER: bool = true;
+
     type Lanes = __m512;
     type Magnitudes = __m256i;
 
@@ -47,6 +49,38 @@ impl Vectors for Avx512 {
         simd!({
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(numbers.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        })
+    }
+
+    #[inline(always)]
+    fn coded_bf16(
+        fractions: &[u8; 64],
+        codes: &[u8; 64],
+        is_upper: bool,
+        exponents: &[u8; 32],
+    ) -> [__m512; 4] {
+        simd!({
+            let table = |at: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(exponents[at..].as_ptr().cast()));
+            let codes = _mm512_loadu_si512(codes.as_ptr().cast());
+            let codes = if is_upper { _mm512_srli_epi16::<4>(codes) } else { codes };
+            let codes = _mm512_and_si512(codes, _mm512_set1_epi8(15));
+            let fractions = _mm512_loadu_si512(fractions.as_ptr().cast());
+            let sign = _mm512_and_si512(fractions, _mm512_set1_epi8(-128));
+            let rest = _mm512_andnot_si512(_mm512_set1_epi8(-128), fractions);
+            let upper = _mm512_or_si512(sign, _mm512_shuffle_epi8(table(0), codes));
+            let lower = _mm512_or_si512(rest, _mm512_shuffle_epi8(table(16), codes));
+            let pairs = [_mm512_unpacklo_epi8(lower, upper), _mm512_unpackhi_epi8(lower, upper)];
+            let [first, second] = pairs.map(
+                #[inline(always)]
+                |pairs| {
+                    let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+                    [_mm512_slli_epi32::<16>(pairs), odd].map(
+                        #[inline(always)]
+                        |bits| _mm512_castsi512_ps(bits),
+                    )
+                },
+            );
+            [first[0], first[1], second[0], second[1]]
         })
     }
 

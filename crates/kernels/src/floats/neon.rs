@@ -66,6 +66,30 @@ impl Vectors for Neon {
         each!(|i| vreinterpretq_f32_u32(vshlq_n_u32::<16>(words(numbers, i))))
     }
 
+    #[inline(always)]
+    fn coded_bf16(
+        fractions: &[u8; 64],
+        codes: &[u8; 64],
+        is_upper: bool,
+        exponents: &[u8; 32],
+    ) -> [Self::Lanes; 4] {
+        let vectors: [[float32x4_t; 4]; 4] = std::array::from_fn(
+            #[inline(always)]
+            |i| {
+                quarter_of_coded_bf16(
+                    &fractions.as_chunks().0[i],
+                    &codes.as_chunks().0[i],
+                    is_upper,
+                    exponents,
+                )
+            },
+        );
+        std::array::from_fn(
+            #[inline(always)]
+            |group| [vectors[0][group], vectors[1][group], vectors[2][group], vectors[3][group]],
+        )
+    }
+
     /// Each byte to the top of its f32, then down with its sign: exponent and fraction are where they belong.
     #[inline(always)]
     fn e4m3(numbers: &[u8; 16]) -> Self::Lanes {
@@ -122,4 +146,33 @@ impl Vectors for Neon {
         }
         out
     }
+}
+
+/// Four lanes of four groups.
+#[inline(always)]
+fn quarter_of_coded_bf16(
+    fractions: &[u8; 16],
+    codes: &[u8; 16],
+    is_upper: bool,
+    exponents: &[u8; 32],
+) -> [float32x4_t; 4] {
+    simd!({
+        let table = |at: usize| vld1q_u8(exponents[at..].as_ptr());
+        let codes = vld1q_u8(codes.as_ptr());
+        let codes = if is_upper { vshrq_n_u8::<4>(codes) } else { vandq_u8(codes, vdupq_n_u8(15)) };
+        let fractions = vld1q_u8(fractions.as_ptr());
+        let sign = vandq_u8(fractions, vdupq_n_u8(0x80));
+        let rest = vandq_u8(fractions, vdupq_n_u8(0x7f));
+        let upper = vorrq_u8(sign, vqtbl1q_u8(table(0), codes));
+        let lower = vorrq_u8(rest, vqtbl1q_u8(table(16), codes));
+        let first = vreinterpretq_u32_u8(vzip1q_u8(lower, upper));
+        let second = vreinterpretq_u32_u8(vzip2q_u8(lower, upper));
+        let odd = vdupq_n_u32(0xffff_0000);
+        [
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(first)),
+            vreinterpretq_f32_u32(vandq_u32(first, odd)),
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(second)),
+            vreinterpretq_f32_u32(vandq_u32(second, odd)),
+        ]
+    })
 }

@@ -1,6 +1,7 @@
 //! The 16 lanes as an array: what every machine runs, and the twin that the others are tested against.
 
 use super::Vectors;
+use crate::coded_bf16::place;
 use crate::dot::{LANES, Sum};
 use crate::dtype::{E4M3_REST, bf16_to_f32, e4m3_to_f32, f16_to_f32};
 
@@ -29,6 +30,17 @@ impl Vectors for Scalar {
 
     fn bf16(numbers: &[u8; 32]) -> Sum {
         std::array::from_fn(|l| bf16_to_f32(u16::from_le_bytes(numbers.as_chunks().0[l])))
+    }
+
+    fn coded_bf16(fractions: &[u8; 64], codes: &[u8; 64], is_upper: bool, exponents: &[u8; 32]) -> [Sum; 4] {
+        let number = |k: usize| {
+            let at = place(k);
+            let code = usize::from(if is_upper { codes[at] >> 4 } else { codes[at] & 15 });
+            let (upper, lower) =
+                (fractions[at] & 0x80 | exponents[code], fractions[at] & 0x7f | exponents[16 + code]);
+            bf16_to_f32(u16::from_le_bytes([lower, upper]))
+        };
+        std::array::from_fn(|group| std::array::from_fn(|lane| number(LANES * group + lane)))
     }
 
     fn e4m3(numbers: &[u8; 16]) -> Sum {

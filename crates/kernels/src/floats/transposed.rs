@@ -69,7 +69,10 @@ fn by_format<V: Vectors>(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
             let format = E4m3 { scale_inv, first_row: *first_row, cols: part.w.cols() };
             columns::<V, E4m3<'_>>(part, &format, weight, sums)
         }
-        Storage::Int4 { .. } | Storage::Ggml { .. } | Storage::Interleaved { .. } => {
+        Storage::CodedBf16 { .. }
+        | Storage::Int4 { .. }
+        | Storage::Ggml { .. }
+        | Storage::Interleaved { .. } => {
             unreachable!("{} is not a format of floats", part.w.format())
         }
     }

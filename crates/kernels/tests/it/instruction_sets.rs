@@ -13,17 +13,18 @@ use k2_kernels::{Matrix, Pool, Precision};
 use std::hash::{DefaultHasher, Hasher};
 use std::process::Command;
 
+use crate::coded_bf16::hostile as hostile_bf16;
 use crate::fast::product as fast;
 use crate::fp8::hostile;
 use crate::interleaved::{FORMATS, rearranged};
-use crate::matrices::Format;
+use crate::matrices::{Format, coded};
 use crate::random::Random;
 use crate::stored::CacheFormat;
 
 /// Marks the lines to be compared.
 const MARK: &str = "bits: ";
 
-/// How many matrices of broken FP8.
+/// How many matrices of broken FP8, and of BF16.
 const HOSTILE: u64 = 20;
 
 #[test]
@@ -45,7 +46,7 @@ fn every_instruction_set_gives_the_same_bits() {
         text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line.to_owned()).collect()
     };
     let want = of(Isa::Scalar);
-    assert_eq!(want.len(), 8 * Format::all().len() + 5 * FORMATS.len() + 5 * HOSTILE as usize + 17);
+    assert_eq!(want.len(), 8 * Format::all().len() + 5 * FORMATS.len() + 9 * HOSTILE as usize + 17);
     for isa in Isa::available() {
         for (found, want) in of(isa).iter().zip(&want) {
             assert_eq!(found, want, "{} differs from scalar", isa.name());
@@ -84,6 +85,13 @@ fn bits_of_every_operation() {
         for tokens in [1, 3, 7, 27, 45] {
             let y = fast(&Pool::new(2), Precision::Fast, &w, 1, 0..40, &Random(12).floats(tokens * 512));
             report(format!("{format:?} in panels, fast product of {tokens} tokens"), &y);
+        }
+    }
+    for seed in 0..HOSTILE {
+        let w = coded(&hostile_bf16(&mut Random(seed), 40, 4));
+        for tokens in [1, 2, 3, 7] {
+            let y = fast(&Pool::new(2), Precision::Fast, &w, 1, 0..40, &Random(15).floats(tokens * 512));
+            report(format!("broken BF16 in twelve bits {seed}, product of {tokens} tokens"), &y);
         }
     }
     for seed in 0..HOSTILE {

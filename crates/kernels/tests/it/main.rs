@@ -5,6 +5,7 @@
 
 mod attention;
 mod bits;
+mod coded_bf16;
 mod decompressed;
 mod fast;
 mod fp8;

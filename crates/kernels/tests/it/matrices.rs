@@ -1,8 +1,9 @@
 //! Random matrices of every format, and their numbers by the definitions of the formats, in f64.
 
+use k2_kernels::coded_bf16::code;
 use k2_kernels::dtype::f32_to_bf16;
 use k2_kernels::matrix::{FP8_BLOCK, INT4_GROUP};
-use k2_kernels::{GgmlType, Matrix, ScaleInv, Storage, ggml};
+use k2_kernels::{GgmlType, Matrix, Pool, ScaleInv, Storage, ggml};
 
 use crate::random::Random;
 
@@ -12,6 +13,7 @@ pub(crate) enum Format {
     F32,
     F16,
     Bf16,
+    CodedBf16,
     Fp8,
     Fp8PowersOfTwo,
     Int4,
@@ -20,8 +22,8 @@ pub(crate) enum Format {
 
 impl Format {
     pub(crate) fn all() -> Vec<Format> {
-        use Format::{Bf16, F16, F32, Fp8, Fp8PowersOfTwo, Int4};
-        let plain = [F32, F16, Bf16, Fp8, Fp8PowersOfTwo, Int4];
+        use Format::{Bf16, CodedBf16, F16, F32, Fp8, Fp8PowersOfTwo, Int4};
+        let plain = [F32, F16, Bf16, CodedBf16, Fp8, Fp8PowersOfTwo, Int4];
         plain.into_iter().chain(GgmlType::all().map(Format::Ggml)).collect()
     }
 
@@ -29,6 +31,7 @@ impl Format {
     pub(crate) fn whole_columns(self, cols: usize) -> usize {
         cols.next_multiple_of(match self {
             Format::Int4 => INT4_GROUP,
+            Format::CodedBf16 => 128,
             Format::Ggml(kind) => kind.block_len(),
             _ => 1,
         })
@@ -46,6 +49,11 @@ impl Format {
                 Storage::F16((0..numbers).flat_map(|_| moderate_f16(random.next()).to_le_bytes()).collect())
             }
             Format::Bf16 => Storage::Bf16(bf16(&random.floats(numbers))),
+            Format::CodedBf16 => {
+                let near = |number: f32| if number.abs() < 1e-3 { 0.0 } else { number };
+                let numbers: Vec<f32> = random.floats(numbers).into_iter().map(near).collect();
+                return coded(&Matrix::new(rows, cols, Storage::Bf16(bf16(&numbers))).unwrap());
+            }
             Format::Fp8 => {
                 let scales = random.floats(scales).into_iter().map(|scale| scale * 3.0);
                 let scale_inv = ScaleInv::F32(scales.flat_map(f32::to_le_bytes).collect());
@@ -105,6 +113,17 @@ pub(crate) fn numbers(matrix: &Matrix) -> Vec<f64> {
             Storage::F32(b) => f64::from(f32::from_bits(little_endian(b, i, 4))),
             Storage::F16(b) => float(little_endian(b, i, 2), 5, 10),
             Storage::Bf16(b) => float(little_endian(b, i, 2), 8, 7),
+            Storage::CodedBf16 { blocks, bases, .. } => {
+                let (block, half, in_half) = (i / 128, i / 64 % 2, i % 64);
+                let [group, lane] = [in_half / 16, in_half % 16];
+                let at = lane / 4 * 16 + [0, 1, 8, 9][group] + lane % 4 * 2;
+                let fraction = u32::from(blocks[block * 192 + half * 64 + at]);
+                let exponent = match blocks[block * 192 + 128 + at] >> (4 * half) & 15 {
+                    15 => 0,
+                    below => u32::from(bases[block] - below),
+                };
+                float((fraction & 0x80) << 8 | exponent << 7 | fraction & 0x7f, 8, 7)
+            }
             Storage::Fp8 { weight, scale_inv, first_row } => {
                 let block = (first_row + row) / 128 * cols.div_ceil(128) + col / 128;
                 let scale = match scale_inv {
@@ -147,7 +166,14 @@ fn moderate_f16(random: u64) -> u16 {
     random as u16 & 0x8000 | magnitude
 }
 
-fn bf16<B: FromIterator<u8>>(numbers: &[f32]) -> B {
+/// BF16 in twelve bits, or as it was.
+pub(crate) fn coded(w: &Matrix) -> Matrix {
+    let mut coded = w.clone();
+    code(&Pool::new(2), &mut [&mut coded]);
+    coded
+}
+
+pub(crate) fn bf16<B: FromIterator<u8>>(numbers: &[f32]) -> B {
     numbers.iter().flat_map(|number| f32_to_bf16(*number).to_le_bytes()).collect()
 }
 

@@ -33,7 +33,7 @@ fn fast_bits_depend_on_nothing_else() {
 /// Rows side by side or as they are published, on the fast path and on the exact one, on one node and on two.
 #[test]
 fn rearranged_weights_give_the_same_bits() {
-    for format in [SyntheticFormat::Q4K, SyntheticFormat::Int4] {
+    for format in [SyntheticFormat::Q4K, SyntheticFormat::Int4, SyntheticFormat::Bf16] {
         let synthetic = Synthetic { shape: Shape::Small, format, n_routed_experts: Some(8) };
         let mut model = KimiK2::synthetic(&synthetic, Pool::new(2), &mut |_, _| ()).unwrap();
         let ids = [3, 1415, 9265, 3589, 7932, 3846, 2643, 3832];
@@ -44,19 +44,19 @@ fn rearranged_weights_give_the_same_bits() {
             })
         };
         let wanted = logits(&mut model);
-        let refused = model.interleave(0, &mut |_, _| panic!("nothing is done")).unwrap_err();
+        let refused = model.repack(0, &mut |_, _| panic!("nothing is done")).unwrap_err();
         assert!(refused.needed > 20 << 20 && refused.most == 0, "{format:?}: {refused}");
         let mut seen = Vec::new();
-        let done = model.interleave(refused.needed, &mut |done, of| seen.push((done, of)));
+        let done = model.repack(refused.needed, &mut |done, of| seen.push((done, of)));
         assert_eq!(done, Ok(refused.needed));
         assert_eq!(seen, (0..=8).map(|done| (done, 8)).collect::<Vec<_>>());
-        assert_eq!(model.interleave(0, &mut |_, _| ()), Ok(0), "{format:?}: all that can be is");
+        assert_eq!(model.repack(0, &mut |_, _| ()), Ok(0), "{format:?}: all that can be is");
         assert!(logits(&mut model) == wanted, "{format:?}");
         // Threads that keep to their node's rows.
         let pool = Pool::on(&Nodes::pretended(2), 4);
         let mut model = KimiK2::synthetic(&synthetic, pool, &mut |_, _| ()).unwrap();
         assert!(logits(&mut model) == wanted, "{format:?}, two nodes");
-        model.interleave(refused.needed, &mut |_, _| ()).unwrap();
+        model.repack(refused.needed, &mut |_, _| ()).unwrap();
         assert!(logits(&mut model) == wanted, "{format:?}, two nodes, rows side by side");
     }
 }
