@@ -57,7 +57,7 @@ impl KimiK2 {
         Ok(needed)
     }
 
-    /// What [`KimiK2::repack`] would take now.
+    /// What [`KimiK2::repack`] would take now at most.
     pub fn repacked_bytes(&mut self) -> u64 {
         let KimiK2 { layers, lm_head, .. } = self;
         let of_layer = |layer| matrices(layer).iter().map(|w| bytes(w)).sum::<u64>();
