@@ -9,7 +9,8 @@
 use bytes::Bytes;
 use std::ops::Range;
 
-use crate::huge_pages::advise_huge_pages;
+use crate::huge_pages::{CACHE_LINE, Lines};
+use crate::interleaved::PARTS;
 use crate::matrix::{Matrix, Storage};
 use crate::pool::{Disjoint, Parts, Pool};
 use crate::prefetch::prefetch_second_level;
@@ -34,12 +35,6 @@ const ZERO: u8 = 15;
 
 /// Matrices of which more than one block in so many has to be kept whole stay as they are.
 const WHOLE_PER: usize = 8;
-
-/// Parts that a matrix is cut into, so that all threads work on a large one.
-const PARTS: usize = 16;
-
-/// What begins where a cache line does is read with fewer loads.
-const CACHE_LINE: usize = 64;
 
 /// The upper bits of the exponents that the 16 codes stand for under a base, and as many lowest bits: the bytes of a number but
 /// for its sign and fraction.
@@ -148,16 +143,14 @@ pub fn code(pool: &Pool, matrices: &mut [&mut Matrix]) {
         .zip(counts.chunks(PARTS))
         .map(|(source, counts)| Plan::new(source, counts, &mut end))
         .collect();
-    let mut buffer = vec![0; end + CACHE_LINE]; // zeros come from the system, page by page where they are first written
-    advise_huge_pages(&mut buffer);
-    let first = buffer.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE);
-    let out = Disjoint::new(&mut buffer[first..]);
+    let mut buffer = Lines::zeros(end);
+    let out = Disjoint::new(&mut buffer);
     pool.run_parts(Parts::Alike { matrices: sources.len(), parts: PARTS }, |number, part| {
         if let Some(plan) = &plans[number] {
             plan.write(&sources[number], part, &out);
         }
     });
-    let buffer = Bytes::from(buffer).slice(first..);
+    let buffer = Bytes::from_owner(buffer);
     for (w, plan) in matrices.iter_mut().filter(|w| can_code(w)).zip(plans) {
         if let Some(plan) = plan {
             **w = w.stored_as(plan.storage(&buffer));
@@ -209,9 +202,9 @@ struct Plan {
     /// Where blocks, bases and whole blocks lie.
     blocks: Range<usize>,
     bases: Range<usize>,
-    kept: Range<usize>,
+    whole: Range<usize>,
     /// The first whole block of each part.
-    whole: Vec<usize>,
+    first_whole: Vec<usize>,
 }
 
 impl Plan {
@@ -227,12 +220,13 @@ impl Plan {
             start..*end
         };
         let (blocks, bases) = (next(blocks * BLOCK_BYTES), next(blocks));
-        let whole = counts.iter().scan(0, |sum, count| Some(std::mem::replace(sum, *sum + count))).collect();
-        Some(Plan { blocks, bases, kept: next(kept * WHOLE_BYTES), whole })
+        let first_whole =
+            counts.iter().scan(0, |sum, count| Some(std::mem::replace(sum, *sum + count))).collect();
+        Some(Plan { blocks, bases, whole: next(kept * WHOLE_BYTES), first_whole })
     }
 
     fn write(&self, source: &Source, part: usize, out: &Disjoint<u8>) {
-        let (first, blocks, mut kept) = (source.first(part), source.blocks(part), self.whole[part]);
+        let (first, blocks, mut kept) = (source.first(part), source.blocks(part), self.first_whole[part]);
         // SAFETY: blocks and bases of a part lie at places of their own; the buffer outlives the loop over the parts.
         let (coded, bases) = unsafe {
             let coded = out.slice(self.blocks.start + first * BLOCK_BYTES, blocks.len() * BLOCK_BYTES);
@@ -243,7 +237,7 @@ impl Plan {
             if *found == WHOLE {
                 coded[..4].copy_from_slice(&(kept as u32).to_le_bytes());
                 // SAFETY: as above, of whole blocks.
-                unsafe { out.slice(self.kept.start + kept * WHOLE_BYTES, WHOLE_BYTES) }
+                unsafe { out.slice(self.whole.start + kept * WHOLE_BYTES, WHOLE_BYTES) }
                     .copy_from_slice(numbers);
                 kept += 1;
             } else {
@@ -253,7 +247,7 @@ impl Plan {
     }
 
     fn storage(self, buffer: &Bytes) -> Storage {
-        let [blocks, bases, whole] = [self.blocks, self.bases, self.kept].map(|part| buffer.slice(part));
+        let [blocks, bases, whole] = [self.blocks, self.bases, self.whole].map(|part| buffer.slice(part));
         Storage::CodedBf16 { blocks, bases, whole }
     }
 }

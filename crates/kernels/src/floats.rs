@@ -17,7 +17,6 @@ mod transposed;
 use crate::coded_bf16::{self, Coded};
 use crate::dot::{LANES, Sum, total};
 use crate::dtype::E4M3_REST;
-use crate::isa::{Isa, isa};
 use crate::matrix::{FP8_BLOCK, Matrix, ScaleInv, Storage, TILE};
 use crate::prefetch::prefetch_second_level;
 
@@ -48,66 +47,51 @@ pub(crate) fn can_be_transposed(w: &Matrix) -> bool {
     matches!(w.storage(), Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) | Storage::Fp8 { .. })
 }
 
-/// `out[t * out_stride + r]`.
-pub(crate) fn product(isa: Isa, piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn on_avx2(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
-        by_tokens::<avx2::Avx2>(piece, out, out_stride);
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    fn on_avx512(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
-        by_tokens::<avx512::Avx512>(piece, out, out_stride);
-    }
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon")]
-    fn on_neon(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) {
-        by_tokens::<neon::Neon>(piece, out, out_stride);
-    }
-    match isa {
-        // SAFETY: NEON is part of every aarch64.
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { on_neon(piece, out, out_stride) },
-        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { on_avx2(piece, out, out_stride) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Amx => unsafe { on_avx512(piece, out, out_stride) },
-        _ => by_tokens::<scalar::Scalar>(piece, out, out_stride),
-    }
+/// Defines `fn name(isa, args…)` that runs a body generic over [`Vectors`] with those of the instruction set, compiled for it.
+macro_rules! per_vectors {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $($body:ident)::+) => {
+        $(#[$meta])*
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn on_avx2($($arg: $ty),*) {
+                $($body)::+::<$crate::floats::avx2::Avx2>($($arg),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn on_avx512($($arg: $ty),*) {
+                $($body)::+::<$crate::floats::avx512::Avx512>($($arg),*);
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            fn on_neon($($arg: $ty),*) {
+                $($body)::+::<$crate::floats::neon::Neon>($($arg),*);
+            }
+            match isa {
+                // SAFETY: NEON is part of every aarch64.
+                #[cfg(target_arch = "aarch64")]
+                $crate::isa::Isa::Neon => unsafe { on_neon($($arg),*) },
+                // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2 => unsafe { on_avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Amx => unsafe { on_avx512($($arg),*) },
+                _ => $($body)::+::<$crate::floats::scalar::Scalar>($($arg),*),
+            }
+        }
+    };
+}
+use per_vectors;
+
+per_vectors! {
+    /// `out[t * out_stride + r]`.
+    pub(crate) fn product(piece: &Piece<'_>, out: &mut [f32], out_stride: usize) = by_tokens
 }
 
-/// Numbers of a [`Coded`] matrix from number `first` of all on, any of them.
-pub(crate) fn widen_coded(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn on_avx2(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
-        coded::widen::<avx2::Avx2>(weights, first, out);
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    fn on_avx512(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
-        coded::widen::<avx512::Avx512>(weights, first, out);
-    }
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon")]
-    fn on_neon(weights: &Coded<'_>, first: usize, out: &mut [f32]) {
-        coded::widen::<neon::Neon>(weights, first, out);
-    }
-    match isa() {
-        // SAFETY: NEON is part of every aarch64.
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { on_neon(weights, first, out) },
-        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { on_avx2(weights, first, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Amx => unsafe { on_avx512(weights, first, out) },
-        _ => coded::widen::<scalar::Scalar>(weights, first, out),
-    }
+per_vectors! {
+    /// Numbers of a [`Coded`] matrix from number `first` of all on, any of them.
+    pub(crate) fn widen_coded(weights: &Coded<'_>, first: usize, out: &mut [f32]) = coded::widen
 }
 
 /// The vector operations of this path. Instances are made only inside functions compiled for their instruction set.

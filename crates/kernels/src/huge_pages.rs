@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 
 /// What a load takes in at once, in bytes: one that crosses the end costs two.
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// Numbers that begin where a cache line does. Before they are written they are zeros, without memory; then they lie in huge
 /// pages.
@@ -29,6 +29,12 @@ impl<T> Deref for Lines<T> {
 
     fn deref(&self) -> &[T] {
         &self.numbers[self.first..]
+    }
+}
+
+impl<T> AsRef<[T]> for Lines<T> {
+    fn as_ref(&self) -> &[T] {
+        self
     }
 }
 

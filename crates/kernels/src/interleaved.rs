@@ -110,7 +110,7 @@ pub fn can_interleave(w: &Matrix) -> bool {
 
 /// Parts that a matrix is cut into, so that all threads work on a large one, and nearly all rows get into the memory of the
 /// node that will multiply them.
-const PARTS: usize = 16;
+pub(crate) const PARTS: usize = 16;
 
 /// Rearranges the matrices that can be, into one new buffer in huge pages; the others stay as they are.
 pub fn interleave(pool: &Pool, matrices: &mut [&mut Matrix]) {

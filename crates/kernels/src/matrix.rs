@@ -14,6 +14,7 @@ use crate::dtype::{E4M3_REST, bf16_to_f32, e4m3_shifted, e4m3_to_f32, e8m0_to_f3
 use crate::floats;
 use crate::ggml::{self, GgmlType};
 use crate::interleaved::{self, Interleaved};
+use crate::isa::isa;
 
 /// Columns are widened in tiles of this many; a multiple of every format's block length.
 pub const TILE: usize = 256;
@@ -275,7 +276,7 @@ impl Matrix {
                 );
             }
             Storage::CodedBf16 { blocks, bases, whole } => {
-                floats::widen_coded(&Coded::new(blocks, bases, whole), start, out);
+                floats::widen_coded(isa(), &Coded::new(blocks, bases, whole), start, out);
             }
             Storage::Interleaved { format, .. } => interleaved::dequantize(self, *format, row, first, out),
         }

@@ -3,6 +3,7 @@
 use super::{GROUPS, Piece, Vectors, each_panel, widen_coded};
 use crate::coded_bf16::{BLOCK, BLOCK_BYTES, Block, Coded, EXPONENTS, HALF, WHOLE};
 use crate::dot::LANES;
+use crate::isa::isa;
 use crate::matrix::TILE;
 use crate::prefetch::prefetch_second_level;
 
@@ -95,7 +96,7 @@ fn add_half<V: Vectors, const R: usize, const T: usize, const UPPER: bool>(
 #[inline(never)]
 fn widened(weights: &Coded<'_>, number: usize) -> [[f32; LANES]; GROUPS] {
     let mut wide = [[0.0; LANES]; GROUPS];
-    widen_coded(weights, number * BLOCK, wide.as_flattened_mut());
+    widen_coded(isa(), weights, number * BLOCK, wide.as_flattened_mut());
     wide
 }
 

@@ -3,7 +3,7 @@
 //! The order of summation, and so every bit, is that of the tiles in [`crate::matmul`], which serve several tokens: a
 //! sum takes its terms row by row.
 
-use super::{Bf16, E4m3, F16, F32, Format, Vectors, scalar, widened};
+use super::{Bf16, E4m3, F16, F32, Format, Vectors, per_vectors, widened};
 use crate::dot::LANES;
 use crate::isa::Isa;
 use crate::matrix::{Matrix, Storage};
@@ -28,35 +28,13 @@ pub(crate) struct Part<'a> {
 
 /// `sums[k] = Σ_n x[n] w[row + n, first + k]` in whole groups of columns; how many columns those are.
 pub(crate) fn transposed(isa: Isa, part: &Part<'_>, sums: &mut [f32]) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn on_avx2(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
-        by_format::<super::avx2::Avx2>(part, sums);
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    fn on_avx512(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
-        by_format::<super::avx512::Avx512>(part, sums);
-    }
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon")]
-    fn on_neon(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) {
-        by_format::<super::neon::Neon>(part, sums);
-    }
     let groups = sums.as_chunks_mut().0;
-    match isa {
-        // SAFETY: NEON is part of every aarch64.
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { on_neon(part, groups) },
-        // SAFETY: these values of `Isa` come from `Isa::available`, which has seen the features.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { on_avx2(part, groups) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Amx => unsafe { on_avx512(part, groups) },
-        _ => by_format::<scalar::Scalar>(part, groups),
-    }
+    whole_groups(isa, part, groups);
     groups.len() * COLUMNS
+}
+
+per_vectors! {
+    fn whole_groups(part: &Part<'_>, sums: &mut [[f32; COLUMNS]]) = by_format
 }
 
 #[inline(always)]
